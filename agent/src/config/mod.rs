@@ -1,0 +1,560 @@
+//! Step 1: kernel arguments become one valid value, or one sentence that says which argument is
+//! wrong. Later steps see only [`Config`]; what it says is complete and consistent.
+//!
+//! The syntax of `ip=` follows the kernel's `Documentation/admin-guide/nfs/nfsroot.rst`.
+
+pub mod cmdline;
+
+use crate::failure::Explain;
+use cmdline::Word;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Everything the boot was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The image.
+    pub image: Url,
+    /// The family to boot, or `None` to recognise it.
+    pub family: Option<String>,
+    /// How to get on the network.
+    pub net: NetConfig,
+    /// How to reach web servers.
+    pub access: Access,
+    /// What to do when the boot fails.
+    pub on_failure: OnFailure,
+    /// Words for the target's kernel, unchanged and in order.
+    pub pass_on: Vec<String>,
+}
+
+/// How web servers are reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A PEM file of our initramfs whose certificates alone are trusted; `None`: Mozilla's roots.
+    pub ca: Option<PathBuf>,
+    /// `proxy=`.
+    pub proxy: Option<Url>,
+}
+
+/// How to get on the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetConfig {
+    /// `ip=` with an address; `None` asks DHCP.
+    pub fixed: Option<Fixed>,
+    /// `nameserver=`, before those of the lease.
+    pub nameservers: Vec<Ipv4Addr>,
+    /// Only this link: by `ip=…:DEVICE:…` or by `BOOTIF=`.
+    pub only: Option<LinkName>,
+}
+
+/// A link named by the user or by the boot loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkName {
+    /// `eth0`
+    Device(String),
+    /// `52:54:00:12:34:56`
+    Mac([u8; 6]),
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => f.write_str(name),
+            Self::Mac(mac) => f.write_str(&mac_text(*mac)),
+        }
+    }
+}
+
+/// `52:54:00:12:34:56`
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Parses six hexadecimal bytes separated by `separator`.
+pub fn parse_mac(text: &str, separator: char) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text
+        .split(separator)
+        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
+        .collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+/// An address given by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Our address.
+    pub address: Ipv4Addr,
+    /// Bits of the network's prefix.
+    pub prefix: u8,
+    /// The way out of the network.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+/// What happens after the last words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Try again after a while.
+    #[default]
+    Wait,
+    /// A shell, if there is one.
+    Shell,
+    /// Reboot after this long (`panic=`).
+    Reboot(Duration),
+}
+
+/// A web address: `http` or `https`, with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last part of the path, or `image`.
+    pub fn file_name(&self) -> &str {
+        let path = self.0.split(['?', '#']).next().unwrap_or_default();
+        let after_host = path.splitn(4, '/').nth(3).unwrap_or_default();
+        match after_host.rsplit('/').next() {
+            Some(name) if !name.is_empty() => name,
+            _ => "image",
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Url {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.contains("://") {
+            return Err("it lacks http:// or https://");
+        }
+        let uri: ureq::http::Uri = text.parse().map_err(|_| "it is not a URL")?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err("only http:// and https:// can be read by ranges");
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err("it names no host");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Why the arguments are not valid.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is nothing to boot.
+    #[error("there is no netdir= among the kernel arguments")]
+    NoNetdir,
+    /// A URL that cannot be used.
+    #[error("{argument}={value} is no usable address: {why}")]
+    BadUrl {
+        /// The argument's name.
+        argument: String,
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Any other value that cannot be used.
+    #[error("{argument}={value} is not understood: {why}")]
+    BadValue {
+        /// The argument's name.
+        argument: String,
+        /// What was written.
+        value: String,
+        /// What would be.
+        why: &'static str,
+    },
+    /// An `inetboot.` argument that does not exist.
+    #[error("there is no argument {given}=")]
+    Unknown {
+        /// What was written.
+        given: String,
+        /// The nearest one that exists.
+        nearest: &'static str,
+    },
+    /// An argument that the design knows and this release does not honour yet.
+    #[error("{argument} cannot be honoured by this release")]
+    NotYet {
+        /// The word as it was written.
+        argument: String,
+        /// What can be done instead.
+        instead: &'static str,
+    },
+}
+
+impl Explain for ConfigError {
+    fn hint(&self) -> String {
+        match self {
+            Self::NoNetdir => {
+                "Add netdir=URL of a live ISO, e.g. netdir=http://192.0.2.1/debian-live.iso".into()
+            }
+            Self::BadUrl { argument, .. } => {
+                format!("Write {argument}=http://HOST/PATH or {argument}=https://HOST/PATH")
+            }
+            Self::BadValue { argument, .. } => format!("Correct {argument}= in the boot menu"),
+            Self::Unknown { nearest, .. } => format!("Did you mean {nearest}=?"),
+            Self::NotYet { instead, .. } => (*instead).into(),
+        }
+    }
+
+    fn may_heal(&self) -> bool {
+        false
+    }
+}
+
+/// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
+/// for the target.
+const OURS: [&str; 2] = ["inetboot.ca", "inetboot.onfail"];
+
+/// Words that a boot loader adds for the kernel it starts, of no use to the next one.
+const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
+
+/// How long `inetboot.onfail=reboot` leaves its last words on the screen, unless `panic=` says.
+const REBOOT_AFTER: Duration = Duration::from_secs(10);
+
+impl Config {
+    /// What `line` means.
+    pub fn parse(line: &str) -> Result<Self, ConfigError> {
+        let mut draft = Draft::default();
+        for word in cmdline::words(line) {
+            draft.take(&word)?;
+        }
+        draft.finish()
+    }
+}
+
+#[derive(Default)]
+struct Draft {
+    image: Option<Url>,
+    family: Option<String>,
+    net: NetConfig,
+    bootif: Option<[u8; 6]>,
+    access: Access,
+    on_failure: Option<String>,
+    panic: Option<u64>,
+    pass_on: Vec<String>,
+}
+
+impl Draft {
+    fn take(&mut self, word: &Word) -> Result<(), ConfigError> {
+        let value = word.value.clone().unwrap_or_default();
+        match word.key.as_str() {
+            "netdir" => self.image = Some(one_image(&value)?),
+            "type" if value == "auto" => self.family = None,
+            "type" => self.family = Some(value),
+            "bootxen" if value == "0" => {}
+            "bootxen" => {
+                return Err(not_yet(word, "Boot without it; the hypervisor comes with a later release"));
+            }
+            "ip" => self.ip(&value)?,
+            "vlan" => {
+                return Err(not_yet(
+                    word,
+                    "Use an untagged port of the switch, or let the boot loader's network card strip the tag",
+                ));
+            }
+            "nameserver" => {
+                self.net.nameservers.push(parse_value("nameserver", &value, "an IPv4 address is wanted")?)
+            }
+            "BOOTIF" => self.bootif = Some(bootif(&value)?),
+            "proxy" => self.access.proxy = Some(url("proxy", &value)?),
+            "panic" => {
+                self.panic = value.parse().ok();
+                self.pass_on.push(word.raw.clone());
+            }
+            "inetboot.ca" => self.access.ca = Some(PathBuf::from(value)),
+            "inetboot.onfail" => self.on_failure = Some(value),
+            key if key.starts_with("inetboot.") => return Err(unknown(key)),
+            key if LOADER_WORDS.contains(&key) => {}
+            _ => self.pass_on.push(word.raw.clone()),
+        }
+        Ok(())
+    }
+
+    /// `ip=dhcp` and its synonyms, or `ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:AUTOCONF:DNS0:DNS1`.
+    fn ip(&mut self, value: &str) -> Result<(), ConfigError> {
+        let bad = |why| ConfigError::BadValue { argument: "ip".into(), value: value.to_owned(), why };
+        if matches!(value, "dhcp" | "on" | "any") {
+            return Ok(());
+        }
+        if value.contains('[') || matches!(value, "dhcp6" | "auto6" | "either6") {
+            return Err(bad("IPv6 is not supported yet; use ip=dhcp or an IPv4 address"));
+        }
+        let fields: Vec<&str> = value.split(':').collect();
+        if fields.len() < 2 {
+            return Err(bad("ip=dhcp or ip=ADDRESS::GATEWAY:NETMASK::DEVICE:none is wanted"));
+        }
+        let field = |n: usize| fields.get(n).copied().filter(|text| !text.is_empty());
+        if let Some(device) = field(5) {
+            self.net.only = Some(match parse_mac(device, '-') {
+                Some(mac) => LinkName::Mac(mac),
+                None => LinkName::Device(device.to_owned()),
+            });
+        }
+        for server in [field(7), field(8)].into_iter().flatten() {
+            let server = server.parse().map_err(|_| bad("its name server is not an IPv4 address"))?;
+            self.net.nameservers.push(server);
+        }
+        let Some(address) = field(0) else {
+            return Ok(()); // Only a device and its method: DHCP on that link.
+        };
+        let (address, slash) = match address.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (address, None),
+        };
+        let address: Ipv4Addr = address.parse().map_err(|_| bad("its first field is not an IPv4 address"))?;
+        let prefix = match slash.or(field(3)) {
+            None => classful_prefix(address),
+            Some(mask) => prefix(mask).ok_or_else(|| bad("its netmask is neither 255.255.255.0 nor 24"))?,
+        };
+        let gateway = match field(2) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| bad("its gateway is not an IPv4 address"))?),
+        };
+        self.net.fixed = Some(Fixed { address, prefix, gateway });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Config, ConfigError> {
+        let image = self.image.ok_or(ConfigError::NoNetdir)?;
+        if self.net.only.is_none() {
+            self.net.only = self.bootif.map(LinkName::Mac);
+        }
+        let wait = self.panic.map_or(REBOOT_AFTER, Duration::from_secs);
+        let on_failure = match self.on_failure.as_deref() {
+            None | Some("wait") => OnFailure::Wait,
+            Some("shell") => OnFailure::Shell,
+            Some("reboot") => OnFailure::Reboot(wait),
+            Some(other) => {
+                return Err(ConfigError::BadValue {
+                    argument: "inetboot.onfail".into(),
+                    value: other.to_owned(),
+                    why: "wait, shell or reboot is wanted",
+                });
+            }
+        };
+        Ok(Config {
+            image,
+            family: self.family,
+            net: self.net,
+            access: self.access,
+            on_failure,
+            pass_on: self.pass_on,
+        })
+    }
+}
+
+impl OnFailure {
+    /// What `line` asks for, even where the rest of it is not valid.
+    pub fn of(line: &str) -> Self {
+        let mut draft = Draft { image: Some(Url(String::new())), ..Draft::default() };
+        for word in cmdline::words(line) {
+            if matches!(word.key.as_str(), "inetboot.onfail" | "panic") {
+                let _ = draft.take(&word);
+            }
+        }
+        draft.finish().map(|config| config.on_failure).unwrap_or_default()
+    }
+}
+
+fn one_image(value: &str) -> Result<Url, ConfigError> {
+    if let Some((first, _)) = value.split_once(',')
+        && first.parse::<Url>().is_ok()
+    {
+        return Err(ConfigError::NotYet {
+            argument: format!("netdir={value} (several mirrors)"),
+            instead: "Name one URL; mirrors come with a later release",
+        });
+    }
+    url("netdir", value)
+}
+
+fn url(argument: &str, value: &str) -> Result<Url, ConfigError> {
+    value.parse().map_err(|why| ConfigError::BadUrl {
+        argument: argument.to_owned(),
+        value: value.to_owned(),
+        why,
+    })
+}
+
+fn parse_value<T: FromStr>(argument: &str, value: &str, why: &'static str) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| ConfigError::BadValue {
+        argument: argument.to_owned(),
+        value: value.to_owned(),
+        why,
+    })
+}
+
+/// PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`; iPXE users
+/// write colons and no type.
+fn bootif(value: &str) -> Result<[u8; 6], ConfigError> {
+    let dashed = value.to_ascii_lowercase().replace(':', "-");
+    let bare = match dashed.len() {
+        20 => dashed.get(3..).unwrap_or_default(),
+        _ => &dashed,
+    };
+    parse_mac(bare, '-').ok_or_else(|| ConfigError::BadValue {
+        argument: "BOOTIF".into(),
+        value: value.to_owned(),
+        why: "01-52-54-00-12-34-56 or 52:54:00:12:34:56 is wanted",
+    })
+}
+
+fn not_yet(word: &Word, instead: &'static str) -> ConfigError {
+    ConfigError::NotYet { argument: word.raw.clone(), instead }
+}
+
+fn unknown(given: &str) -> ConfigError {
+    let nearest = OURS.into_iter().min_by_key(|known| distance(known, given)).unwrap_or(OURS[0]);
+    ConfigError::Unknown { given: given.to_owned(), nearest }
+}
+
+/// Levenshtein's edit distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `255.255.255.0` or `24`.
+fn prefix(mask: &str) -> Option<u8> {
+    if let Ok(bits) = mask.parse::<u8>() {
+        return (bits <= 32).then_some(bits);
+    }
+    let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
+    (mask.leading_ones() + mask.trailing_zeros() == 32 || mask == 0).then_some(mask.leading_ones() as u8)
+}
+
+/// What the kernel assumes where `ip=` gives no mask.
+fn classful_prefix(address: Ipv4Addr) -> u8 {
+    match address.octets()[0] {
+        0..128 => 8,
+        128..192 => 16,
+        _ => 24,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ISO: &str = "netdir=http://192.0.2.1/debian.iso";
+
+    fn parse(rest: &str) -> Result<Config, ConfigError> {
+        Config::parse(&format!("{ISO} {rest}"))
+    }
+
+    fn config(rest: &str) -> Config {
+        parse(rest).unwrap()
+    }
+
+    fn refusal(line: &str) -> String {
+        let error = Config::parse(line).unwrap_err();
+        format!("{error}. {}", error.hint())
+    }
+
+    #[test]
+    fn foreign_words_are_passed_on_unchanged_and_in_order() {
+        let config =
+            config("BOOT_IMAGE=/vmlinuz console=ttyS0 initrd=x.img foo=\"a b\" quiet panic=5 type=debian");
+        assert_eq!(config.pass_on, ["console=ttyS0", "foo=\"a b\"", "quiet", "panic=5"]);
+        assert_eq!(config.family.as_deref(), Some("debian"));
+    }
+
+    #[test]
+    fn nothing_to_boot_says_what_to_write() {
+        assert!(refusal("quiet").contains("Add netdir=URL"));
+    }
+
+    #[test]
+    fn an_address_that_is_none_says_why() {
+        assert!(refusal("netdir=192.0.2.1/x.iso").contains("it lacks http://"));
+        assert!(refusal("netdir=ftp://h/x.iso").contains("only http:// and https://"));
+        assert!(refusal("netdir=http:///x.iso").contains("netdir=http:///x.iso"));
+        assert!(refusal("netdir=").contains("netdir="));
+    }
+
+    #[test]
+    fn a_misspelt_argument_names_the_nearest_one() {
+        assert!(refusal(&format!("{ISO} inetboot.onfial=shell")).contains("Did you mean inetboot.onfail=?"));
+        assert!(refusal(&format!("{ISO} inetboot.cas=x")).contains("Did you mean inetboot.ca=?"));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused_rather_than_ignored() {
+        for words in ["vlan=eth0.5:eth0", "bootxen=1", "netdir=http://a/x,http://b/x", "ip=dhcp6"] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_static_address_is_read_as_the_kernel_reads_it() {
+        let net = config("ip=10.0.0.9::10.0.0.1:255.255.255.0:box:eth1:none:9.9.9.9").net;
+        assert_eq!(
+            net.fixed,
+            Some(Fixed { address: [10, 0, 0, 9].into(), prefix: 24, gateway: Some([10, 0, 0, 1].into()) })
+        );
+        assert_eq!(net.only, Some(LinkName::Device("eth1".into())));
+        assert_eq!(net.nameservers, [Ipv4Addr::new(9, 9, 9, 9)]);
+        assert_eq!(config("ip=192.168.1.2::").net.fixed.unwrap().prefix, 24);
+        assert_eq!(config("ip=:::::eth0:dhcp").net.fixed, None);
+        assert_eq!(config("ip=dhcp").net, NetConfig::default());
+        for bad in ["ip=fast", "ip=10.0.0.300::", "ip=10.0.0.1:::255.0.255.0"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_boot_loaders_card_is_used_alone() {
+        let mac = LinkName::Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        assert_eq!(config("BOOTIF=01-52-54-00-12-34-56").net.only, Some(mac.clone()));
+        assert_eq!(config("BOOTIF=52:54:00:12:34:56").net.only, Some(mac));
+        assert!(parse("BOOTIF=eth0").is_err());
+    }
+
+    #[test]
+    fn failing_follows_onfail_and_panic_even_when_the_rest_is_wrong() {
+        assert_eq!(config("").on_failure, OnFailure::Wait);
+        let reboot = OnFailure::Reboot(Duration::from_secs(3));
+        assert_eq!(config("inetboot.onfail=reboot panic=3").on_failure, reboot);
+        assert_eq!(OnFailure::of("inetboot.onfail=reboot panic=3 inetboot.bogus=1"), reboot);
+        assert!(parse("inetboot.onfail=explode").is_err());
+    }
+
+    #[test]
+    fn an_image_has_a_name() {
+        let name = |text: &str| text.parse::<Url>().unwrap().file_name().to_owned();
+        assert_eq!(name("http://h/a/b.iso?x=/y"), "b.iso");
+        assert_eq!(name("http://h"), "image");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in "\\PC{0,300}") {
+            let _ = Config::parse(&line);
+            let _ = OnFailure::of(&line);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The host's tools, used by `inetbootctl`: the same rooms as the boot, on a desk.
+
+pub mod mount;

@@ -1,0 +1,67 @@
+//! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
+
+use crate::config::{Access, Url};
+use crate::console::size;
+use crate::failure::{Explain, chain};
+use crate::medium::fuse::FuseMount;
+use crate::source::Image;
+use crate::source::http::Patience;
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A person at a desk prefers an error to a hanging program.
+const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
+
+/// What to mount where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The image.
+    pub url: Url,
+    /// An existing, empty directory.
+    pub dir: PathBuf,
+    /// How to reach the server.
+    pub access: Access,
+}
+
+/// Mount, say so with `say`, and serve until the file is unmounted or the program is told to stop.
+pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let dir = &request.dir;
+    anyhow::ensure!(dir.is_dir(), "{} is not a directory; create it first", dir.display());
+    // Before any thread is started, so that all of them inherit the mask.
+    let stop = stop_signals();
+    stop.thread_block().context("blocking signals")?;
+
+    let image = Image::open(&request.url, &request.access, PATIENCE, None)
+        .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
+    let name = OsStr::new(request.url.file_name());
+    let mount = FuseMount::mount(Arc::clone(image.source()), dir, name)
+        .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
+    let length = size(image.version().length);
+    say(&format!("{} ({length}) is at {}; Ctrl-C unmounts it", request.url, mount.path().display()));
+
+    let unmounted = dir.to_owned();
+    std::thread::spawn(move || end_when_told(&stop, &unmounted));
+    mount.wait().context("serving the image")?;
+    let traffic = image.traffic();
+    say(&format!("unmounted; {} crossed the network in {} requests", size(traffic.bytes), traffic.requests));
+    Ok(())
+}
+
+fn stop_signals() -> SigSet {
+    let mut stop = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        stop.add(signal);
+    }
+    stop
+}
+
+/// Unmounting is what ends the session, whoever does it.
+fn end_when_told(stop: &SigSet, dir: &Path) {
+    if stop.wait().is_ok() && rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH).is_err() {
+        let _ = std::process::Command::new("fusermount3").arg("-uz").arg(dir).status();
+    }
+}

@@ -1,0 +1,331 @@
+//! What the medium's own boot menu says: GRUB's `grub.cfg` and `loopback.cfg`, and ISOLINUX's
+//! configuration. Pure; a reader of menus, not an interpreter: variables are followed, `if` is
+//! not evaluated (both branches are read), and the first entry wins.
+
+use std::collections::HashMap;
+
+/// An entry that starts Linux.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Its title.
+    pub title: String,
+    /// The kernel's path on the medium, without a leading `/`.
+    pub kernel: String,
+    /// The initrds' paths.
+    pub initrds: Vec<String>,
+    /// The kernel's arguments. Words with a variable that is not set are left out: the loader
+    /// would have known it, we do not.
+    pub words: Vec<String>,
+}
+
+/// Files that a menu includes, by path on the medium.
+pub type Files<'a> = dyn Fn(&str) -> Option<String> + 'a;
+
+/// Includes nested deeper than this are a loop.
+const DEEPEST: usize = 8;
+
+/// The Linux entries of the menu in `text`, in the dialect that its path tells.
+pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
+    if path.ends_with("grub.cfg") || path.ends_with("loopback.cfg") {
+        let mut grub = Grub { variables: HashMap::new(), entries: Vec::new(), open: None, files };
+        grub.read(text, 0);
+        grub.entries
+    } else {
+        let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        let mut isolinux = Isolinux { dir, entries: Vec::new(), files };
+        isolinux.read(text, 0);
+        isolinux.entries.retain(|entry| !entry.kernel.is_empty() && !entry.initrds.is_empty());
+        isolinux.entries
+    }
+}
+
+struct Grub<'a> {
+    variables: HashMap<String, String>,
+    entries: Vec<Entry>,
+    /// The menuentry we are inside of.
+    open: Option<Entry>,
+    files: &'a Files<'a>,
+}
+
+impl Grub<'_> {
+    fn read(&mut self, text: &str, depth: usize) {
+        // A backslash at the end of a line joins it with the next.
+        for line in text.replace("\\\n", " ").lines() {
+            let words: Vec<Word> = grub_words(line);
+            let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
+            let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+            match plain.as_slice() {
+                ["set", assignment, ..] => {
+                    if let Some((name, value)) = assignment.split_once('=') {
+                        self.variables.insert(name.to_owned(), value.to_owned());
+                    }
+                }
+                ["menuentry", title, ..] => {
+                    self.close();
+                    self.open = Some(Entry { title: (*title).to_owned(), ..Entry::default() });
+                }
+                ["}", ..] => self.close(),
+                ["source" | "configfile" | ".", path, ..] if depth < DEEPEST => {
+                    if let Some(text) = (self.files)(relative(path)) {
+                        self.read(&text, depth + 1);
+                    }
+                }
+                ["linux" | "linuxefi" | "linux16" | "$linux", kernel, ..] => {
+                    let kernel = relative(kernel).to_owned();
+                    let kept = words[2..].iter().map(|word| self.expand(word));
+                    let kept = kept.filter(|(_, complete)| *complete).map(|(word, _)| word).collect();
+                    if let Some(entry) = &mut self.open {
+                        entry.kernel = kernel;
+                        entry.words = kept;
+                    }
+                }
+                ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
+                    let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
+                    if let Some(entry) = &mut self.open {
+                        entry.initrds = initrds;
+                    }
+                }
+                _ => {}
+            }
+        }
+        if depth == 0 {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(entry) = self.open.take()
+            && !entry.kernel.is_empty()
+            && !entry.initrds.is_empty()
+        {
+            self.entries.push(entry);
+        }
+    }
+
+    /// The word with its variables replaced, and whether all of them were set.
+    fn expand(&self, word: &Word) -> (String, bool) {
+        let mut text = String::new();
+        let mut complete = true;
+        for part in word {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::Variable(name) => match self.variables.get(name) {
+                    Some(value) => text.push_str(value),
+                    None => complete = false,
+                },
+            }
+        }
+        (text, complete)
+    }
+}
+
+/// A word of GRUB's language, its quotes removed and its variables marked.
+type Word = Vec<Part>;
+
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Variable(String),
+}
+
+/// The words of one line, as GRUB's lexer splits them (GRUB manual, "Quoting"). `;` separates
+/// statements, of which only the first matters in menus; `{` and `#` end what is of interest.
+fn grub_words(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut word: Option<Word> = None;
+    let mut chars = line.chars().peekable();
+    let mut quote: Option<char> = None;
+    let push = |word: &mut Option<Word>, character: char| {
+        let parts = word.get_or_insert_default();
+        match parts.last_mut() {
+            Some(Part::Text(text)) => text.push(character),
+            _ => parts.push(Part::Text(character.into())),
+        }
+    };
+    while let Some(character) = chars.next() {
+        match (character, quote) {
+            (c, Some(q)) if c == q => quote = None,
+            ('\'' | '"', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            ('\\', None | Some('"')) => {
+                if let Some(next) = chars.next() {
+                    push(&mut word, next);
+                }
+            }
+            ('$', None | Some('"')) => {
+                let mut name = String::new();
+                if chars.next_if_eq(&'{').is_some() {
+                    name.extend(std::iter::from_fn(|| chars.next_if(|c| *c != '}')));
+                    chars.next();
+                } else {
+                    name.extend(std::iter::from_fn(|| chars.next_if(|c| c.is_alphanumeric() || *c == '_')));
+                }
+                word.get_or_insert_default().push(Part::Variable(name));
+            }
+            ('#', None) if word.is_none() => break,
+            (';', None) => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => push(&mut word, c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// A path from the medium's root: without GRUB's device prefix and leading slashes.
+fn relative(path: &str) -> &str {
+    let path = match path.split_once(')') {
+        Some((device, rest)) if device.starts_with('(') => rest,
+        _ => path,
+    };
+    path.trim_start_matches('/')
+}
+
+struct Isolinux<'a> {
+    dir: &'a str,
+    entries: Vec<Entry>,
+    files: &'a Files<'a>,
+}
+
+impl Isolinux<'_> {
+    fn read(&mut self, text: &str, depth: usize) {
+        for line in text.lines() {
+            let line = line.trim();
+            let (key, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let rest = rest.trim();
+            match key.to_ascii_lowercase().as_str() {
+                "label" => self.entries.push(Entry { title: rest.to_owned(), ..Entry::default() }),
+                "include" if depth < DEEPEST => {
+                    let path = self.path(rest);
+                    if let Some(text) = (self.files)(&path) {
+                        self.read(&text, depth + 1);
+                    }
+                }
+                "menu" => {
+                    if let Some(("label", title)) =
+                        rest.split_once(char::is_whitespace).map(|(k, t)| (k, t.trim()))
+                        && let Some(entry) = self.entries.last_mut()
+                    {
+                        // `^` marks the hot key.
+                        entry.title = title.replace('^', "");
+                    }
+                }
+                "linux" | "kernel" => {
+                    let kernel = self.path(rest);
+                    if let Some(entry) = self.entries.last_mut() {
+                        entry.kernel = kernel;
+                    }
+                }
+                "initrd" => {
+                    let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
+                    if let Some(entry) = self.entries.last_mut() {
+                        entry.initrds = initrds;
+                    }
+                }
+                "append" => self.append(rest),
+                _ => {}
+            }
+        }
+    }
+
+    fn append(&mut self, rest: &str) {
+        let mut words = Vec::new();
+        let mut initrds = None;
+        for word in rest.split_whitespace() {
+            match word.strip_prefix("initrd=") {
+                Some(paths) => initrds = Some(paths.split(',').map(|path| self.path(path)).collect()),
+                // ISOLINUX knows no variables; a `$` is left over from a template.
+                None if word.contains('$') => {}
+                None => words.push(word.to_owned()),
+            }
+        }
+        if let Some(entry) = self.entries.last_mut() {
+            entry.words = words;
+            if let Some(initrds) = initrds {
+                entry.initrds = initrds;
+            }
+        }
+    }
+
+    /// Paths without a leading slash are relative to the configuration's directory.
+    fn path(&self, path: &str) -> String {
+        match path.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None if self.dir.is_empty() => path.to_owned(),
+            None => format!("{}/{path}", self.dir),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grub(text: &str) -> Vec<Entry> {
+        entries("boot/grub/grub.cfg", text, &|_| None)
+    }
+
+    #[test]
+    fn a_debian_menu_gives_its_first_entry() {
+        // In the shape live-build writes, tabs and an unset variable included.
+        let text = "source /boot/grub/config.cfg\n\n# Live boot\n\
+            menuentry \"Live system (amd64)\" --hotkey=l {\n\
+            \tlinux\t/live/vmlinuz-6.1.0-56-amd64 boot=live components quiet splash findiso=${iso_path}\n\
+            \tinitrd\t/live/initrd.img-6.1.0-56-amd64\n}\n\
+            menuentry \"Live system (amd64 fail-safe mode)\" {\n\
+            \tlinux\t/live/vmlinuz-6.1.0-56-amd64 boot=live components memtest noapic\n\
+            \tinitrd\t/live/initrd.img-6.1.0-56-amd64\n}\n";
+        let entries = grub(text);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].title, "Live system (amd64)");
+        assert_eq!(entries[0].kernel, "live/vmlinuz-6.1.0-56-amd64");
+        assert_eq!(entries[0].initrds, ["live/initrd.img-6.1.0-56-amd64"]);
+        assert_eq!(entries[0].words, ["boot=live", "components", "quiet", "splash"]);
+    }
+
+    #[test]
+    fn variables_quotes_and_includes_are_followed() {
+        let text = "set options=\"a b\"\nsource /boot/x.cfg\n";
+        let included =
+            "menuentry 'It''s' {\n linux ($root)/k \"$options\" c\\ d 'e $f' \\\n g\n initrd /1 /2\n}\n";
+        let files = |path: &str| (path == "boot/x.cfg").then(|| included.to_owned());
+        let found = entries("boot/grub/loopback.cfg", text, &files);
+        assert_eq!(found[0].title, "Its");
+        assert_eq!(found[0].kernel, "k");
+        assert_eq!(found[0].words, ["a b", "c d", "e $f", "g"]);
+        assert_eq!(found[0].initrds, ["1", "2"]);
+    }
+
+    #[test]
+    fn entries_that_start_no_linux_are_passed_over() {
+        assert_eq!(grub("menuentry x {\n chainloader /efi\n}\nmenuentry y {\n fwsetup\n}\n"), []);
+    }
+
+    #[test]
+    fn a_menu_that_includes_itself_ends() {
+        let text = "source /boot/grub/grub.cfg\n";
+        entries("boot/grub/grub.cfg", text, &|_| Some(text.to_owned()));
+    }
+
+    #[test]
+    fn isolinux_is_read_too() {
+        let text = "label live-amd64\n\tmenu label ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
+            \tappend boot=live components findiso=${iso_path}\nlabel old\n kernel vmlinuz\n append initrd=initrd.gz quiet\n";
+        let found = entries("isolinux/live.cfg", text, &|_| None);
+        assert_eq!(found[0].title, "Live system");
+        assert_eq!(found[0].words, ["boot=live", "components"]);
+        assert_eq!(found[1].kernel, "isolinux/vmlinuz");
+        assert_eq!(found[1].initrds, ["isolinux/initrd.gz"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_menu_makes_it_panic(text in "[a-z {}$'\"\\\\\n;#=/]{0,200}") {
+            grub(&text);
+            entries("isolinux/x.cfg", &text, &|_| None);
+        }
+    }
+}

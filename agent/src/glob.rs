@@ -1,0 +1,92 @@
+//! Shell patterns, as `modules.alias` and our tables use them: `*`, `?` and `[a-z]`. Pure.
+
+/// Whether `text` matches all of `pattern`.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when what follows the last star does not fit.
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            retry = Some((p + 1, t));
+            p += 1;
+        } else if let Some(next) = one(pattern, p, text[t]) {
+            p = next;
+            t += 1;
+        } else if let Some((after_star, from)) = retry {
+            p = after_star;
+            t = from + 1;
+            retry = Some((after_star, t));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+/// The place behind the pattern's element at `p`, if that element takes `byte`.
+fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+    match *pattern.get(p)? {
+        b'?' => Some(p + 1),
+        b'[' => {
+            let close = p + 1 + pattern[p + 1..].iter().position(|byte| *byte == b']')?;
+            let set = &pattern[p + 1..close];
+            let mut at = 0;
+            while at < set.len() {
+                let (low, high, width) = match set[at..] {
+                    [low, b'-', high, ..] => (low, high, 3),
+                    [only, ..] => (only, only, 1),
+                    [] => return None,
+                };
+                if (low..=high).contains(&byte) {
+                    return Some(close + 1);
+                }
+                at += width;
+            }
+            None
+        }
+        literal => (literal == byte).then_some(p + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn device_aliases_match() {
+        assert!(matches("virtio:d00000001v*", "virtio:d00000001v00001AF4"));
+        assert!(matches(
+            "pci:v00008086d0000100Esv*sd*bc*sc*i*",
+            "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00"
+        ));
+        assert!(matches(
+            "usb:v0BDAp8152d*dc*dsc*dp*icFFisc*ip*in*",
+            "usb:v0BDAp8152d2000dc00dsc00dp00icFFiscFFip00in00"
+        ));
+        assert!(matches("x[0-9a]?z", "x7yz"));
+        assert!(!matches("x[0-9a]?z", "xbyz"));
+        assert!(!matches("virtio:d00000002v*", "virtio:d00000001v00001AF4"));
+    }
+
+    #[test]
+    fn file_names_match() {
+        assert!(matches("vmlinuz*", "vmlinuz-6.1.0-56-amd64"));
+        assert!(matches("vmlinuz*", "vmlinuz"));
+        assert!(!matches("*.squashfs", "filesystem.squashfs.md5"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_makes_it_panic(pattern in "[a-c*?\\[\\]-]{0,12}", text in "[a-c\\[\\]-]{0,12}") {
+            matches(&pattern, &text);
+        }
+
+        #[test]
+        fn text_without_specials_matches_itself(text in "[a-z0-9.]{0,20}") {
+            prop_assert!(matches(&text, &text));
+            prop_assert!(matches("*", &text));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! InetBoot boots any live Linux straight from a web server.
+//!
+//! The rooms, in boot order within each layer. Imports run one way, from the top of this table
+//! to its bottom (`tests/layers.rs` checks it):
+//!
+//! | layer | rooms |
+//! |---|---|
+//! | the lives | `main`, [`serve`], [`desk`] |
+//! | the image and what is made of it | [`medium`], [`distro`], [`miniroot`] |
+//! | the outside | [`early`], [`net`], [`source`], [`measure`], [`kexec`] |
+//! | values and codecs, pure | [`config`], [`lease`], [`receipt`], `miniroot::newc`, … |
+//! | the floor | [`step`], [`failure`], [`console`], [`glob`], [`memory`], [`sys`] |
+//!
+//! Nothing here may panic or exit: this code is process 1.
+
+/// The host's tools; never reached from `main.rs`.
+pub mod desk;
+
+pub mod serve;
+
+pub mod medium;
+
+pub mod distro;
+
+pub mod miniroot;
+
+pub mod early;
+
+pub mod net;
+
+pub mod source;
+
+pub mod measure;
+
+pub mod kexec;
+
+pub mod config;
+
+pub mod lease;
+
+pub mod receipt;
+
+pub mod step;
+
+pub mod failure;
+
+pub mod console;
+
+pub mod glob;
+
+pub mod memory;
+
+pub mod sys;

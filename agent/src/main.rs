@@ -1,0 +1,182 @@
+//! Process 1. Which life is this, and then the boot from top to bottom.
+//!
+//! The first life runs in our own initramfs and ends in another kernel; the second in that
+//! kernel's initrd, and ends in the distro's own init (see `serve.rs`). Which one it is follows
+//! from facts, never from a flag.
+
+use inetboot::config::{Config, OnFailure};
+use inetboot::failure::Failure;
+use inetboot::miniroot::handoff::Handoff;
+use inetboot::net::Network;
+use inetboot::receipt::{Cost, Receipt};
+use inetboot::source::Image;
+use inetboot::source::http::Patience;
+use inetboot::step::{Journal, Step};
+use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve, source};
+use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// How long the first life waits for a server that stopped delivering before it starts over.
+const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(120));
+
+/// Pause before a boot is tried again; it doubles up to the longest.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// Where a shell may be: in our initramfs, or in the target's initrd.
+const SHELLS: [&str; 2] = ["/bin/sh", "/bin/busybox"];
+
+fn main() -> ExitCode {
+    if std::env::args().next().as_deref() == Some(serve::SERVER) {
+        console::open();
+        let Err(failure) = serve::server();
+        console::say_loud(&failure.sentence());
+        return ExitCode::FAILURE;
+    }
+    if std::process::id() != 1 {
+        console::say("this is the boot agent: it runs as process 1. On the desk use inetbootctl --help");
+        return ExitCode::from(2);
+    }
+    never_panic();
+    early::mount_all(Path::new("/"));
+    console::open();
+    let mut pause = RETRY_AFTER;
+    loop {
+        let Err(failure) = if serve::is_second_life() { serve::run() } else { boot() };
+        last_words(&failure, pause);
+        pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}
+
+/// From a URL on the kernel command line to another kernel, in eight steps.
+fn boot() -> Result<Infallible, Failure> {
+    console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION")));
+    let mut journal = Journal::default();
+    let config = journal.step(Step::Config, || Config::parse(&kernel_arguments()))?;
+    early::load_drivers();
+    let network = journal.step(Step::Network, || net::up(&config.net))?;
+    let leased = Instant::now();
+    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE, None))?;
+    console::say(&format!("  {}, {}", image.source(), source::UNVERIFIED));
+    let medium = journal.step(Step::Medium, || medium::mount(image.source()))?;
+    let plan = journal
+        .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
+    console::say(&format!("  {plan}"));
+    let handoff = handoff(&config, &network, &image, leased, &journal);
+    let payload = journal
+        .step(Step::Miniroot, || miniroot::rebuild(&plan, &medium, &network.link, handoff, image.ca()))?;
+    let payload = journal.step(Step::Measure, || {
+        measure::measure(payload, &mut |part, digest| console::say(&format!("  {part} sha256:{digest}")))
+    })?;
+    console::say(&format!("  {}", measure::REASON));
+    journal.step(Step::Kexec, || kexec::load(payload))?;
+    for line in receipt(&config, &image, &journal).lines() {
+        console::say(&line);
+    }
+    console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
+    drop(medium);
+    let _ = network.link.down();
+    kexec::leave().map_err(|error| Failure::at(Step::Kexec, error))
+}
+
+/// What the second life will need, but for the modules, which are chosen with the target in hand.
+fn handoff(config: &Config, network: &Network, image: &Image, leased: Instant, journal: &Journal) -> Handoff {
+    let version = image.version().clone();
+    Handoff {
+        url: config.image.to_string(),
+        proxy: config.access.proxy.as_ref().map(ToString::to_string),
+        length: version.length,
+        etag: version.etag,
+        modified: version.modified,
+        mac: network.link.mac,
+        lease: network.lease.clone(),
+        lease_age: leased.elapsed(),
+        modules: Vec::new(),
+        first: cost(image, journal),
+    }
+}
+
+fn cost(image: &Image, journal: &Journal) -> Cost {
+    let traffic = image.traffic();
+    Cost { timings: journal.timings().clone(), bytes: traffic.bytes, requests: traffic.requests }
+}
+
+fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
+    Receipt {
+        image: config.image.to_string(),
+        image_bytes: image.version().length,
+        trust: source::UNVERIFIED,
+        measured: measure::WORD,
+        first: cost(image, journal),
+        second: Cost::default(),
+    }
+}
+
+fn kernel_arguments() -> String {
+    std::fs::read_to_string("/proc/cmdline").unwrap_or_default()
+}
+
+/// The one way to fail: say it, then do what `inetboot.onfail=` asks for. Returns to try again.
+fn last_words(failure: &Failure, pause: Duration) {
+    console::say_loud(&failure.sentence());
+    match OnFailure::of(&kernel_arguments()) {
+        OnFailure::Reboot(after) => reboot_after(after),
+        OnFailure::Shell => shell(),
+        OnFailure::Wait => {}
+    }
+    if failure.may_heal() {
+        console::say(&format!("  trying again in {} s", pause.as_secs()));
+        std::thread::sleep(pause);
+    } else {
+        wait_for_a_person();
+    }
+}
+
+fn reboot_after(after: Duration) {
+    console::say(&format!("  rebooting in {} s", after.as_secs()));
+    std::thread::sleep(after);
+    if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
+        console::say(&format!("  cannot reboot: {error}"));
+    }
+}
+
+/// A shell on the console; returns when it ends.
+fn shell() {
+    let Some(path) = SHELLS.into_iter().find(|path| Path::new(path).exists()) else {
+        console::say("  there is no shell in this initramfs (mkinitramfs --add /bin/busybox=/bin/sh)");
+        return;
+    };
+    let terminal = || OpenOptions::new().read(true).write(true).open("/dev/console");
+    let (Ok(stdin), Ok(stdout), Ok(stderr)) = (terminal(), terminal(), terminal()) else {
+        console::say("  there is no console for a shell");
+        return;
+    };
+    console::say("  a shell; leave it with exit to try again");
+    let shell = Command::new(path).arg0("sh").stdin(stdin).stdout(stdout).stderr(stderr).status();
+    if let Err(error) = shell {
+        console::say(&format!("  cannot start {path}: {error}"));
+    }
+}
+
+/// The arguments will not change by themselves, and process 1 must not end.
+fn wait_for_a_person() -> ! {
+    loop {
+        console::say("  nothing will change by itself: correct it and restart this machine (Ctrl-Alt-Del)");
+        std::thread::sleep(Duration::from_secs(300));
+    }
+}
+
+/// A bug of ours must not be a kernel panic that scrolls its own cause away.
+fn never_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        console::say_loud(&format!("a bug in InetBoot: {panic}. Please report it with this line"));
+        if let OnFailure::Reboot(after) = OnFailure::of(&kernel_arguments()) {
+            reboot_after(after);
+        }
+        wait_for_a_person()
+    }));
+}

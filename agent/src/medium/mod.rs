@@ -1,0 +1,219 @@
+//! Step 4: the image as a file, a block device, a mounted CD.
+
+pub mod fuse;
+pub mod loopdev;
+
+use crate::early;
+use crate::failure::Explain;
+use crate::source::Source;
+use crate::source::http::HttpError;
+use crate::sys::loopctl::Attach;
+use fuse::FuseMount;
+use loopdev::{LoopDevice, Mounted};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the first life keeps its mounts.
+const RUN: &str = "/inetboot.d";
+
+/// The first sector of an ISO 9660 file system's descriptors (ECMA-119, 7.1), and its mark.
+const DESCRIPTOR: u64 = 16 * 2048;
+const MARK: &[u8] = b"CD001";
+
+/// An image as a mounted CD. Everything is undone when it is dropped, in reverse order.
+pub struct Medium {
+    // Field order is drop order.
+    cd: Mounted,
+    _file: FuseMount,
+    source: Arc<dyn Source>,
+}
+
+/// Why an image is no medium.
+#[derive(Debug, thiserror::Error)]
+pub enum MediumError {
+    /// Its first bytes cannot be read.
+    #[error("cannot read the image's first sectors")]
+    Read(#[source] HttpError),
+    /// It is not an ISO.
+    #[error("{image} is not an ISO 9660 image: {looks}")]
+    NotIso {
+        /// The image.
+        image: String,
+        /// What it looks like instead.
+        looks: &'static str,
+    },
+    /// It cannot be served as a file.
+    #[error("cannot serve the image as a file over /dev/fuse")]
+    Fuse(#[source] io::Error),
+    /// It cannot be made a block device.
+    #[error("cannot make a block device of the image")]
+    Loop(#[source] io::Error),
+    /// It cannot be mounted.
+    #[error("cannot mount {what}{trouble}")]
+    Mount {
+        /// Which file system.
+        what: String,
+        /// What the source says, where the kernel only says "Input/output error".
+        trouble: String,
+        /// What the kernel says.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Explain for MediumError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Read(error) => error.hint(),
+            Self::NotIso { .. } => {
+                "Check that netdir= names a live ISO, e.g. by opening it in a browser".into()
+            }
+            Self::Fuse(_) => "The kernel needs the fuse module".into(),
+            Self::Loop(_) => "The kernel needs the loop module".into(),
+            Self::Mount { .. } => {
+                "Check the image's checksum, and that the kernel has the file system's module".into()
+            }
+        }
+    }
+}
+
+/// Mount the image's CD.
+pub fn mount(source: &Arc<dyn Source>) -> Result<Medium, MediumError> {
+    check_iso(&**source)?;
+    for module in ["fuse", "loop", "isofs"] {
+        early::load_module(module);
+    }
+    let (file, device) = attach(source, Path::new(RUN), true)?;
+    // Kernel and initrd are read from end to end here; this is what fills the line.
+    device.set_read_ahead(4096);
+    let dir = Path::new(RUN).join("cd");
+    let cd = Mounted::mount(device, "iso9660", &dir).map_err(|error| MediumError::Mount {
+        what: "the image's ISO 9660 file system".into(),
+        trouble: trouble(&**source),
+        error,
+    })?;
+    Ok(Medium { cd, _file: file, source: Arc::clone(source) })
+}
+
+/// The image as a block device: a FUSE file in `dir`/image, and a loop device on it.
+pub fn attach(
+    source: &Arc<dyn Source>,
+    dir: &Path,
+    autoclear: bool,
+) -> Result<(FuseMount, LoopDevice), MediumError> {
+    let dir = dir.join("image");
+    fs::create_dir_all(&dir).map_err(MediumError::Fuse)?;
+    let file = FuseMount::mount(Arc::clone(source), &dir, OsStr::new("image")).map_err(MediumError::Fuse)?;
+    let device =
+        LoopDevice::attach(file.path(), Attach { direct: true, autoclear }).map_err(MediumError::Loop)?;
+    Ok((file, device))
+}
+
+impl Medium {
+    /// The CD's directory.
+    pub fn dir(&self) -> &Path {
+        self.cd.dir()
+    }
+
+    /// Mount the squashfs at `path` of the CD: the target's root, to take modules from.
+    pub fn mount_root(&self, path: &Path) -> Result<Mounted, MediumError> {
+        early::load_module("squashfs");
+        let device = LoopDevice::attach(&self.dir().join(path), Attach { direct: false, autoclear: true })
+            .map_err(MediumError::Loop)?;
+        let dir = Path::new(RUN).join("root");
+        Mounted::mount(device, "squashfs", &dir).map_err(|error| MediumError::Mount {
+            what: format!("{} of the image", path.display()),
+            trouble: trouble(&*self.source),
+            error,
+        })
+    }
+
+    /// What the source says about an I/O error that the kernel reported for a file of the CD.
+    pub fn trouble(&self) -> String {
+        trouble(&*self.source)
+    }
+
+    /// Where a file of the CD is mounted.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.dir().join(path)
+    }
+}
+
+fn trouble(source: &dyn Source) -> String {
+    source.trouble().map(|text| format!(" ({text})")).unwrap_or_default()
+}
+
+/// Whether there is an ISO 9660 file system, asked before the kernel is: it only knows EINVAL.
+fn check_iso(source: &dyn Source) -> Result<(), MediumError> {
+    let mut start = [0; 512];
+    let length = source.len().min(start.len() as u64) as usize;
+    source.read_at(0, &mut start[..length]).map_err(MediumError::Read)?;
+    let mut descriptor = [0; 6];
+    if source.len() >= DESCRIPTOR + descriptor.len() as u64 {
+        source.read_at(DESCRIPTOR, &mut descriptor).map_err(MediumError::Read)?;
+    }
+    if descriptor.ends_with(MARK) {
+        return Ok(());
+    }
+    Err(MediumError::NotIso { image: source.to_string(), looks: looks_like(&start[..length]) })
+}
+
+fn looks_like(start: &[u8]) -> &'static str {
+    const LOOKS: [(&[u8], &str); 7] = [
+        (b"<", "it looks like a web page"),
+        (b"\x1f\x8b", "it looks like a gzip file"),
+        (b"\xfd7zXZ", "it looks like an xz file"),
+        (b"\x28\xb5\x2f\xfd", "it looks like a zstd file"),
+        (b"QFI\xfb", "it looks like a QEMU disk (qcow2)"),
+        (b"hsqs", "it looks like a bare squashfs"),
+        (b"PK", "it looks like a zip file"),
+    ];
+    let text = start.trim_ascii_start();
+    LOOKS
+        .iter()
+        .find(|(magic, _)| text.starts_with(magic))
+        .map_or("it lacks the mark CD001 at byte 32769", |(_, look)| look)
+}
+
+impl std::fmt::Debug for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Medium").field("cd", &self.cd).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory;
+    use crate::source::ram::Ram;
+    use std::io::Write;
+
+    fn source(contents: &[u8]) -> Ram {
+        let mut file = memory::file("test").unwrap();
+        file.write_all(contents).unwrap();
+        Ram::new(file, contents.len() as u64, "http://h/x".into())
+    }
+
+    fn refusal(contents: &[u8]) -> String {
+        check_iso(&source(contents)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_no_iso_is_told_from_its_looks() {
+        assert!(refusal(b"\n<!DOCTYPE html>").contains("a web page"));
+        assert!(refusal(b"\xfd7zXZ\0").contains("an xz file"));
+        assert!(refusal(&[0; 40_000]).contains("lacks the mark CD001"));
+        assert!(refusal(b"").contains("lacks the mark"));
+    }
+
+    #[test]
+    fn an_iso_is_taken_for_one() {
+        let mut iso = vec![0; 40_000];
+        iso[DESCRIPTOR as usize] = 1;
+        iso[DESCRIPTOR as usize + 1..][..5].copy_from_slice(MARK);
+        check_iso(&source(&iso)).unwrap();
+    }
+}

@@ -1,0 +1,115 @@
+//! Memory: how much there is, and files that live in it (`memfd_create(2)`).
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// What `/proc/meminfo` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// What can be had without swapping, in bytes.
+    pub available: u64,
+}
+
+impl Memory {
+    /// The state of this machine now.
+    pub fn now() -> io::Result<Self> {
+        Self::parse(&std::fs::read_to_string("/proc/meminfo")?)
+            .ok_or_else(|| io::Error::other("/proc/meminfo lacks MemTotal or MemAvailable"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        Some(Self { total: field("MemTotal:")?, available: field("MemAvailable:")? })
+    }
+}
+
+/// A nameless file in memory, to be written.
+pub fn file(name: &str) -> io::Result<File> {
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
+}
+
+/// A file in memory that nobody can change any more: what was digested is what will run.
+#[derive(Debug)]
+pub struct Sealed {
+    file: File,
+    length: u64,
+}
+
+impl Sealed {
+    /// Seal `file`, which [`file`] made. It is opened anew for reading: the kernel refuses to
+    /// load what anybody holds open for writing.
+    pub fn new(file: File) -> io::Result<Self> {
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let read_only = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let length = read_only.metadata()?.len();
+        Ok(Self { file: read_only, length })
+    }
+
+    /// The file, open for reading only.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// Reads a file from its start by an offset of its own, so that nobody else's moves.
+#[derive(Debug)]
+pub struct FromStart<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl<'a> FromStart<'a> {
+    /// Read `file`.
+    pub fn new(file: &'a File) -> Self {
+        Self { file, offset: 0 }
+    }
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read_at(buffer, self.offset)?;
+        self.offset += length as u64;
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_kernels_figures_are_read() {
+        let text = "MemTotal:         476532 kB\nMemFree:          1 kB\nMemAvailable:     400000 kB\n";
+        assert_eq!(Memory::parse(text), Some(Memory { total: 476_532 * 1024, available: 400_000 * 1024 }));
+        assert_eq!(Memory::parse("MemTotal: x kB"), None);
+    }
+
+    #[test]
+    fn what_is_sealed_cannot_be_changed() {
+        let mut open = file("test").unwrap();
+        open.write_all(b"kernel").unwrap();
+        let mut copy = open.try_clone().unwrap();
+        let sealed = Sealed::new(open).unwrap();
+        assert_eq!(sealed.len(), 6);
+        assert!(copy.write_all(b"evil").is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! The header of an x86 Linux kernel (`Documentation/arch/x86/boot.rst`). Pure.
+
+/// What a kernel image says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its release, as `uname -r` would say: the name of its modules' directory.
+    pub release: String,
+    /// The memory it needs to unpack itself, in bytes.
+    pub init_size: u64,
+}
+
+/// Why a file is not a kernel that can be started here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotBootable {
+    /// It has no such header.
+    #[error("it is not an x86 Linux kernel")]
+    NotX86,
+    /// It is a 32-bit kernel.
+    #[error("it is a 32-bit kernel, and this machine was booted with a 64-bit one")]
+    Not64Bit,
+}
+
+const MAGIC_AT: usize = 0x202;
+const VERSION_AT: usize = 0x206;
+const KERNEL_VERSION_AT: usize = 0x20E;
+const XLOADFLAGS_AT: usize = 0x236;
+const INIT_SIZE_AT: usize = 0x260;
+
+/// Where setup data ends at the latest; the version string lies before.
+pub const HEADER: usize = 0x8000;
+
+impl Kernel {
+    /// Read the header from the first [`HEADER`] bytes of the file.
+    pub fn parse(start: &[u8]) -> Result<Self, NotBootable> {
+        let u16_at = |at: usize| {
+            start
+                .get(at..at + 2)
+                .map(|bytes| u16::from_le_bytes([bytes[0], bytes[1]]))
+                .ok_or(NotBootable::NotX86)
+        };
+        if start.get(MAGIC_AT..MAGIC_AT + 4) != Some(b"HdrS") {
+            return Err(NotBootable::NotX86);
+        }
+        // XLF_KERNEL_64, since protocol 2.12 (Linux 3.8).
+        if u16_at(VERSION_AT)? < 0x020c || u16_at(XLOADFLAGS_AT)? & 1 == 0 {
+            return Err(NotBootable::Not64Bit);
+        }
+        let version_at = usize::from(u16_at(KERNEL_VERSION_AT)?) + 0x200;
+        let version = start.get(version_at..).unwrap_or_default();
+        let version = version.split(|byte| *byte == 0 || *byte == b' ').next().unwrap_or_default();
+        let init_size = start.get(INIT_SIZE_AT..INIT_SIZE_AT + 4).ok_or(NotBootable::NotX86)?;
+        Ok(Self {
+            release: String::from_utf8_lossy(version).into_owned(),
+            init_size: u64::from(u32::from_le_bytes([
+                init_size[0],
+                init_size[1],
+                init_size[2],
+                init_size[3],
+            ])),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header() -> Vec<u8> {
+        let mut start = vec![0; 0x1000];
+        start[MAGIC_AT..MAGIC_AT + 4].copy_from_slice(b"HdrS");
+        start[VERSION_AT..VERSION_AT + 2].copy_from_slice(&0x020f_u16.to_le_bytes());
+        start[KERNEL_VERSION_AT..KERNEL_VERSION_AT + 2].copy_from_slice(&0x300_u16.to_le_bytes());
+        start[XLOADFLAGS_AT] = 1;
+        start[INIT_SIZE_AT..INIT_SIZE_AT + 4].copy_from_slice(&0x3f9_8000_u32.to_le_bytes());
+        let version = b"6.1.0-56-amd64 (debian-kernel@lists.debian.org) #1 SMP\0";
+        start[0x500..0x500 + version.len()].copy_from_slice(version);
+        start
+    }
+
+    #[test]
+    fn a_kernel_says_its_release_and_its_size() {
+        let kernel = Kernel::parse(&header()).unwrap();
+        assert_eq!(kernel.release, "6.1.0-56-amd64");
+        assert_eq!(kernel.init_size, 0x3f9_8000);
+    }
+
+    #[test]
+    fn other_machines_kernels_are_refused() {
+        let mut old = header();
+        old[XLOADFLAGS_AT] = 0;
+        assert_eq!(Kernel::parse(&old), Err(NotBootable::Not64Bit));
+        assert_eq!(Kernel::parse(b"\x4d\x5aARM64"), Err(NotBootable::NotX86));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_makes_it_panic(at in 0usize..0x1000, byte: u8, length in 0usize..0x1000) {
+            let mut start = header();
+            start[at] = byte;
+            let _ = Kernel::parse(&start[..length]);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What the first life tells the second: a small text file in the overlay, so that it is digested
+//! with it. Pure, both sides.
+//!
+//! One `key value` a line, after a line with the format's version. Keys that repeat keep their
+//! order. Everything is written by us and read by the same binary, so an unknown key is an error.
+
+use crate::config::{mac_text, parse_mac};
+use crate::lease::{Grant, Lease, Route};
+use crate::receipt::Cost;
+use crate::step::Step;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+const FIRST_LINE: &str = "inetboot handoff 1";
+
+/// The directory of the overlay, in the target's initrd.
+pub const DIR: &str = "/inetboot.d";
+
+/// Where the handoff lies there.
+pub const PATH: &str = "/inetboot.d/handoff";
+
+/// Where the certificates to trust lie, if there are any of our own.
+pub const CA_PATH: &str = "/inetboot.d/ca.pem";
+
+/// Everything the second life needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handoff {
+    /// The image's address, as the user gave it.
+    pub url: String,
+    /// `proxy=`.
+    pub proxy: Option<String>,
+    /// The version of the image we booted from: its length, and what the server calls it.
+    pub length: u64,
+    /// Its entity tag.
+    pub etag: Option<String>,
+    /// When it was modified.
+    pub modified: Option<String>,
+    /// The card that reached it.
+    pub mac: [u8; 6],
+    /// What the network gave.
+    pub lease: Lease,
+    /// How long the lease was held when this was written.
+    pub lease_age: Duration,
+    /// Modules to load, in order: absolute paths in the target's initrd.
+    pub modules: Vec<String>,
+    /// What the first life cost.
+    pub first: Cost,
+}
+
+/// Why a handoff cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandoffError {
+    /// The first line is not ours.
+    #[error("it does not begin with \"{FIRST_LINE}\"")]
+    Version,
+    /// Something that must be there is not.
+    #[error("it lacks {0}")]
+    Lacks(&'static str),
+    /// A line that makes no sense.
+    #[error("line \"{0}\" is not understood")]
+    Line(String),
+}
+
+impl Handoff {
+    /// The file's text.
+    pub fn encode(&self) -> String {
+        let mut text = format!("{FIRST_LINE}\n");
+        let mut line = |key: &str, value: &dyn std::fmt::Display| {
+            // A newline inside a value would be a line of its own; nothing we carry needs one.
+            let value = value.to_string().replace(['\n', '\r'], " ");
+            let _ = writeln!(text, "{key} {value}");
+        };
+        line("url", &self.url);
+        if let Some(proxy) = &self.proxy {
+            line("proxy", proxy);
+        }
+        line("length", &self.length);
+        if let Some(etag) = &self.etag {
+            line("etag", etag);
+        }
+        if let Some(modified) = &self.modified {
+            line("modified", modified);
+        }
+        line("mac", &mac_text(self.mac));
+        line("address", &format_args!("{}/{}", self.lease.address, self.lease.prefix));
+        for route in &self.lease.routes {
+            line("route", &format_args!("{}/{} {}", route.destination, route.prefix, route.gateway));
+        }
+        for server in &self.lease.nameservers {
+            line("nameserver", server);
+        }
+        for domain in &self.lease.search {
+            line("search", domain);
+        }
+        if let Some(mtu) = self.lease.mtu {
+            line("mtu", &mtu);
+        }
+        if let Some(grant) = self.lease.grant {
+            line("server", &grant.server);
+            if let Some(duration) = grant.duration {
+                line("lease-seconds", &duration.as_secs());
+            }
+            if let Some(renew_after) = grant.renew_after {
+                line("renew-seconds", &renew_after.as_secs());
+            }
+        }
+        line("lease-age-seconds", &self.lease_age.as_secs());
+        for module in &self.modules {
+            line("module", module);
+        }
+        for (step, time) in &self.first.timings {
+            line("took", &format_args!("{} {}", step.name(), time.as_millis()));
+        }
+        line("bytes", &self.first.bytes);
+        line("requests", &self.first.requests);
+        text
+    }
+
+    /// Read what [`Self::encode`] wrote.
+    pub fn decode(text: &str) -> Result<Self, HandoffError> {
+        let mut lines = text.lines();
+        if lines.next() != Some(FIRST_LINE) {
+            return Err(HandoffError::Version);
+        }
+        let mut fields = Fields::default();
+        for line in lines {
+            let (key, value) = line.split_once(' ').ok_or_else(|| HandoffError::Line(line.into()))?;
+            if !KEYS.contains(&key) {
+                return Err(HandoffError::Line(line.into()));
+            }
+            fields.0.entry(key).or_default().push(value);
+        }
+        let (address, prefix) =
+            fields.one("address", |text| slashed(text))?.ok_or(HandoffError::Lacks("address"))?;
+        let grant = match fields.one("server", parsed)? {
+            None => None,
+            Some(server) => Some(Grant {
+                server,
+                duration: fields.one("lease-seconds", parsed)?.map(Duration::from_secs),
+                renew_after: fields.one("renew-seconds", parsed)?.map(Duration::from_secs),
+            }),
+        };
+        Ok(Self {
+            url: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
+            proxy: fields.one("proxy", parsed)?,
+            length: fields.one("length", parsed)?.ok_or(HandoffError::Lacks("length"))?,
+            etag: fields.one("etag", parsed)?,
+            modified: fields.one("modified", parsed)?,
+            mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
+            lease: Lease {
+                address,
+                prefix,
+                routes: fields.all("route", route)?,
+                nameservers: fields.all("nameserver", parsed)?,
+                search: fields.all("search", parsed)?,
+                mtu: fields.one("mtu", parsed)?,
+                grant,
+            },
+            lease_age: Duration::from_secs(fields.one("lease-age-seconds", parsed)?.unwrap_or(0)),
+            modules: fields.all("module", parsed)?,
+            first: Cost {
+                timings: fields.all("took", took)?,
+                bytes: fields.one("bytes", parsed)?.unwrap_or(0),
+                requests: fields.one("requests", parsed)?.unwrap_or(0),
+            },
+        })
+    }
+}
+
+/// Every key there is.
+const KEYS: [&str; 19] = [
+    "url",
+    "proxy",
+    "length",
+    "etag",
+    "modified",
+    "mac",
+    "address",
+    "route",
+    "nameserver",
+    "search",
+    "mtu",
+    "server",
+    "lease-seconds",
+    "renew-seconds",
+    "lease-age-seconds",
+    "module",
+    "took",
+    "bytes",
+    "requests",
+];
+
+#[derive(Default)]
+struct Fields<'a>(HashMap<&'a str, Vec<&'a str>>);
+
+impl Fields<'_> {
+    fn all<T>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, HandoffError> {
+        let values = self.0.get(key).map(Vec::as_slice).unwrap_or_default();
+        values
+            .iter()
+            .map(|value| parse(value).ok_or_else(|| HandoffError::Line(format!("{key} {value}"))))
+            .collect()
+    }
+
+    fn one<T>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, HandoffError> {
+        Ok(self.all(key, parse)?.into_iter().next())
+    }
+}
+
+fn parsed<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn slashed<A: FromStr, B: FromStr>(text: &str) -> Option<(A, B)> {
+    let (left, right) = text.split_once('/')?;
+    Some((left.parse().ok()?, right.parse().ok()?))
+}
+
+fn route(text: &str) -> Option<Route> {
+    let (net, gateway) = text.split_once(' ')?;
+    let (destination, prefix) = slashed(net)?;
+    Some(Route { destination, prefix, gateway: gateway.parse().ok()? })
+}
+
+fn took(text: &str) -> Option<(Step, Duration)> {
+    let (step, milliseconds) = text.split_once(' ')?;
+    Some((Step::from_name(step)?, Duration::from_millis(milliseconds.parse().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
+
+    fn handoff() -> Handoff {
+        Handoff {
+            url: "http://h/x.iso?a=b c".into(),
+            proxy: Some("http://proxy:3128".into()),
+            length: 176_000_000,
+            etag: Some("\"5f-ab\"".into()),
+            modified: Some("Sat, 21 Nov 2026 05:04:00 GMT".into()),
+            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+            lease: Lease {
+                address: [10, 0, 2, 15].into(),
+                prefix: 24,
+                routes: vec![Route {
+                    destination: Ipv4Addr::UNSPECIFIED,
+                    prefix: 0,
+                    gateway: [10, 0, 2, 2].into(),
+                }],
+                nameservers: vec![[10, 0, 2, 3].into(), [10, 0, 2, 4].into()],
+                search: vec!["example.org".into()],
+                mtu: Some(1400),
+                grant: Some(Grant {
+                    server: [10, 0, 2, 2].into(),
+                    duration: Some(Duration::from_secs(60)),
+                    renew_after: Some(Duration::from_secs(30)),
+                }),
+            },
+            lease_age: Duration::from_secs(7),
+            modules: vec![
+                "/usr/lib/modules/6.1/kernel/fs/fuse/fuse.ko".into(),
+                "/inetboot.d/modules/e1000.ko".into(),
+            ],
+            first: Cost {
+                timings: vec![(Step::Network, Duration::from_millis(1500))],
+                bytes: 44_000_000,
+                requests: 180,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_understood() {
+        assert_eq!(Handoff::decode(&handoff().encode()), Ok(handoff()));
+        let bare = Handoff {
+            proxy: None,
+            etag: None,
+            modified: None,
+            lease: Lease { grant: None, mtu: None, routes: vec![], ..handoff().lease },
+            ..handoff()
+        };
+        assert_eq!(Handoff::decode(&bare.encode()), Ok(bare));
+    }
+
+    #[test]
+    fn a_foreign_or_damaged_file_is_refused() {
+        assert_eq!(Handoff::decode("inetboot handoff 2\n"), Err(HandoffError::Version));
+        let damaged = handoff().encode().replace("mac 52", "mac zz");
+        assert!(
+            matches!(Handoff::decode(&damaged), Err(HandoffError::Line(line)) if line.starts_with("mac zz"))
+        );
+        let extended = handoff().encode() + "surprise 1\n";
+        assert!(Handoff::decode(&extended).is_err());
+    }
+
+    #[test]
+    fn a_value_cannot_smuggle_a_line() {
+        let evil = Handoff { etag: Some("\"x\"\nurl http://evil/".into()), ..handoff() };
+        assert_eq!(Handoff::decode(&evil.encode()).unwrap().url, handoff().url);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+            let _ = Handoff::decode(&format!("{FIRST_LINE}\n{text}"));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Step 6: the target's own initrd, untouched, with our overlay appended.
+//!
+//! ```text
+//! initrd of the medium | zeros to 4 bytes | overlay:  /inetboot                 this program
+//!                                                     /inetboot.d/handoff       what it needs to know
+//!                                                     /inetboot.d/ca.pem        whom it trusts
+//!                                                     /inetboot.d/modules/*.ko  what the initrd lacks
+//! ```
+//!
+//! The kernel unpacks both one over the other. The overlay has names of its own at the top only:
+//! a directory entry `lib` would replace the symbolic link that merged-/usr initrds have there.
+
+pub mod bzimage;
+pub mod handoff;
+pub mod modules;
+pub mod newc;
+pub mod pack;
+mod transplant;
+
+use crate::console::{self, Progress, size};
+use crate::distro::Plan;
+use crate::failure::Explain;
+use crate::kexec::{CMDLINE_MAX, Payload};
+use crate::medium::{Medium, MediumError};
+use crate::memory::{self, Memory, Sealed};
+use crate::net::link::Link;
+use bzimage::{Kernel, NotBootable};
+use handoff::Handoff;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use transplant::{Organ, Tree};
+
+/// Our own program's name in the target's initrd, and the value of `rdinit=`.
+pub const AGENT: &str = "/inetboot";
+
+/// Memory beyond the payload that this life and the kernel's own tables need.
+const SLACK: u64 = 24 << 20;
+
+/// Memory the target needs beside its unpacked initrd, to come up at all.
+const TARGET_FLOOR: u64 = 128 << 20;
+
+/// Why there is no payload.
+#[derive(Debug, thiserror::Error)]
+pub enum MinirootError {
+    /// A file of the medium cannot be read.
+    #[error("cannot read {path} of the image{trouble}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the source knows of it.
+        trouble: String,
+        /// What the kernel says.
+        #[source]
+        error: io::Error,
+    },
+    /// The kernel is none that can be started here.
+    #[error("cannot start {path}")]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: NotBootable,
+    },
+    /// Too little memory.
+    #[error("not enough memory for {what}: {} are needed, this machine has {}", size(*need), size(*have))]
+    Memory {
+        /// For what.
+        what: &'static str,
+        /// How much that is.
+        need: u64,
+        /// How much there is.
+        have: u64,
+    },
+    /// The target cannot drive the card.
+    #[error(
+        "the target lacks a driver for the network card {card} ({modalias}): there is none in its initrd, \
+         and none for kernel {release} in its root"
+    )]
+    NoDriver {
+        /// The card.
+        card: String,
+        /// What drivers match it by.
+        modalias: String,
+        /// The target's kernel.
+        release: String,
+    },
+    /// The target cannot have our block device.
+    #[error(
+        "the target lacks the module {name}: it is neither in its initrd nor in its root for kernel {release}"
+    )]
+    NoModule {
+        /// Which.
+        name: String,
+        /// The target's kernel.
+        release: String,
+    },
+    /// The target's root cannot be looked into.
+    #[error("cannot look into the target's root file system")]
+    Root(#[source] MediumError),
+    /// The overlay cannot be made.
+    #[error("cannot make the overlay")]
+    Overlay(#[source] io::Error),
+    /// Too many arguments.
+    #[error("the target's command line has {length} bytes, and the kernel takes {}", CMDLINE_MAX - 1)]
+    Cmdline {
+        /// How long it is.
+        length: usize,
+    },
+}
+
+impl Explain for MinirootError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Read { .. } => "Check the image's checksum and the web server's log".into(),
+            Self::Kernel { .. } => "Use an image for 64-bit PCs (amd64, x86_64)".into(),
+            Self::Memory { .. } => "Add memory, or boot a smaller image".into(),
+            Self::NoDriver { .. } => "Use another network card, or an image with more drivers".into(),
+            Self::NoModule { .. } => "Use an image whose kernel has FUSE and loop devices".into(),
+            Self::Root(error) => error.hint(),
+            Self::Overlay(_) => "Check the machine's memory".into(),
+            Self::Cmdline { .. } => "Shorten the kernel arguments".into(),
+        }
+    }
+}
+
+/// The payload for `plan`: its kernel, its initrd with our overlay, its command line. `handoff`
+/// is complete but for the modules, which are chosen here for `card`.
+pub fn rebuild(
+    plan: &Plan,
+    medium: &Medium,
+    card: &Link,
+    mut handoff: Handoff,
+    ca: Option<&[u8]>,
+) -> Result<Payload, MinirootError> {
+    let cmdline = cmdline(&plan.words)?;
+    let sizes = Sizes::of(plan, medium)?;
+    check_room(sizes)?;
+
+    let mut kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
+    copy(medium, &plan.kernel, "kernel", &mut kernel)?;
+    let header = header(&kernel, &plan.kernel)?;
+
+    let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
+    for path in &plan.initrds {
+        copy(medium, path, "initrd", &mut initrd)?;
+        align(&mut initrd).map_err(MinirootError::Overlay)?;
+    }
+
+    console::say(&format!("  looking into the initrd of kernel {}", header.release));
+    let (tree, unpacked) = Tree::of_initrd(&initrd, &header.release).map_err(|error| {
+        MinirootError::Read { path: plan.initrds[0].clone(), trouble: String::new(), error }
+    })?;
+    check_target(unpacked, sizes.initrd)?;
+
+    let organs = transplant::choose(plan, medium, card, &header.release, tree)?;
+    handoff.modules = organs.iter().map(Organ::path).collect();
+    append_overlay(&mut initrd, &handoff, ca, &organs).map_err(MinirootError::Overlay)?;
+
+    Ok(Payload {
+        kernel: Sealed::new(kernel).map_err(MinirootError::Overlay)?,
+        initrd: Sealed::new(initrd).map_err(MinirootError::Overlay)?,
+        cmdline,
+    })
+}
+
+fn cmdline(words: &[String]) -> Result<CString, MinirootError> {
+    let text = words
+        .iter()
+        .map(String::as_str)
+        .chain([format!("rdinit={AGENT}").as_str()])
+        .collect::<Vec<_>>()
+        .join(" ");
+    let length = text.len();
+    if length >= CMDLINE_MAX {
+        return Err(MinirootError::Cmdline { length });
+    }
+    // A menu file with a NUL in it is damaged; the kernel would stop there.
+    CString::new(text).map_err(|error| MinirootError::Overlay(io::Error::other(error)))
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    kernel: u64,
+    initrd: u64,
+}
+
+impl Sizes {
+    fn of(plan: &Plan, medium: &Medium) -> Result<Self, MinirootError> {
+        let length = |path: &PathBuf| {
+            let metadata = medium.path(path).metadata();
+            metadata.map(|metadata| metadata.len()).map_err(|error| read_error(medium, path, error))
+        };
+        let initrds: Vec<u64> = plan.initrds.iter().map(length).collect::<Result<_, _>>()?;
+        Ok(Self { kernel: length(&plan.kernel)?, initrd: initrds.iter().sum() })
+    }
+}
+
+/// Before anything large is fetched. The payload is in memory three times at the peak: our copy,
+/// the one `kexec_file_load` reads, and where that will start.
+fn check_room(sizes: Sizes) -> Result<(), MinirootError> {
+    let need = 3 * (sizes.kernel + sizes.initrd) + SLACK;
+    let have = Memory::now().map_err(MinirootError::Overlay)?.available;
+    if need > have {
+        return Err(MinirootError::Memory { what: "the target's kernel and initrd", need, have });
+    }
+    Ok(())
+}
+
+/// The target unpacks its initrd into a file system that takes half of the memory at most, while
+/// the packed one is still there.
+fn check_target(unpacked: u64, packed: u64) -> Result<(), MinirootError> {
+    let have = Memory::now().map_err(MinirootError::Overlay)?.total;
+    let need = (2 * unpacked).max(unpacked + packed + TARGET_FLOOR);
+    if need > have {
+        return Err(MinirootError::Memory { what: "the target to unpack its initrd", need, have });
+    }
+    Ok(())
+}
+
+fn read_error(medium: &Medium, path: &Path, error: io::Error) -> MinirootError {
+    MinirootError::Read { path: path.to_owned(), trouble: medium.trouble(), error }
+}
+
+fn copy(medium: &Medium, path: &Path, what: &str, sink: &mut File) -> Result<(), MinirootError> {
+    let failed = |error| read_error(medium, path, error);
+    let mut file = File::open(medium.path(path)).map_err(failed)?;
+    let mut progress = Progress::new(what, file.metadata().map_err(failed)?.len());
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => break,
+            length => {
+                sink.write_all(&buffer[..length]).map_err(MinirootError::Overlay)?;
+                progress.add(length as u64);
+            }
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError> {
+    let mut start = vec![0; bzimage::HEADER];
+    let length = kernel.read_at(&mut start, 0).map_err(MinirootError::Overlay)?;
+    Kernel::parse(&start[..length]).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
+}
+
+fn align(initrd: &mut File) -> io::Result<()> {
+    let length = initrd.stream_position()?;
+    initrd.write_all(&[0; 4][..newc::padding(length)])
+}
+
+fn append_overlay(
+    initrd: &mut File,
+    handoff: &Handoff,
+    ca: Option<&[u8]>,
+    organs: &[Organ],
+) -> io::Result<()> {
+    let agent = std::fs::read("/proc/self/exe")?;
+    let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
+    archive.file(inside(AGENT), 0o755, &agent)?;
+    archive.directory(inside(handoff::DIR), 0o755)?;
+    archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
+    if let Some(pem) = ca {
+        archive.file(inside(handoff::CA_PATH), 0o644, pem)?;
+    }
+    archive.directory(inside(transplant::DIR), 0o755)?;
+    for organ in organs {
+        if let Some(image) = organ.image() {
+            archive.file(inside(&organ.path()), 0o644, image)?;
+        }
+    }
+    archive.finish()?.flush()
+}
+
+/// A path as it stands in an archive.
+fn inside(path: &str) -> &str {
+    path.trim_start_matches('/')
+}

@@ -1,0 +1,178 @@
+//! Links, their addresses and routes: sysfs to look (`Documentation/ABI/testing/sysfs-class-net`),
+//! rtnetlink(7) to act.
+
+use crate::config::{LinkName, mac_text, parse_mac};
+use crate::lease::{Lease, Route};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+/// Where the kernel shows its links.
+const SYS_CLASS_NET: &str = "/sys/class/net";
+
+/// `ARPHRD_ETHER` of `if_arp.h`.
+const ETHERNET: &str = "1";
+
+/// The main routing table, `RT_TABLE_MAIN`.
+const MAIN_TABLE: u8 = 254;
+
+/// A wired card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name today; the target may rename it.
+    pub name: String,
+    /// Its interface index.
+    pub index: u32,
+    /// Its hardware address: what identifies it in both lives.
+    pub mac: [u8; 6],
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, mac_text(self.mac))
+    }
+}
+
+impl Link {
+    /// The wired cards of this machine, by interface index.
+    pub fn all() -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(SYS_CLASS_NET) else {
+            return Vec::new();
+        };
+        let mut links: Vec<Self> = entries.flatten().filter_map(|entry| Self::read(&entry.path())).collect();
+        links.sort_by_key(|link| link.index);
+        links
+    }
+
+    fn read(dir: &Path) -> Option<Self> {
+        let attribute =
+            |name: &str| fs::read_to_string(dir.join(name)).ok().map(|text| text.trim().to_owned());
+        // Bridges, tunnels and the loopback have no device behind them.
+        if attribute("type")? != ETHERNET || !dir.join("device").exists() || dir.join("wireless").exists() {
+            return None;
+        }
+        Some(Self {
+            name: dir.file_name()?.to_str()?.to_owned(),
+            index: attribute("ifindex")?.parse().ok()?,
+            mac: parse_mac(&attribute("address")?, ':')?,
+        })
+    }
+
+    /// Whether the user meant this link.
+    pub fn is(&self, wanted: &LinkName) -> bool {
+        match wanted {
+            LinkName::Device(name) => *name == self.name,
+            LinkName::Mac(mac) => *mac == self.mac,
+        }
+    }
+
+    /// Whether a cable with somebody at the other end is plugged in. Only known once it is up.
+    pub fn has_carrier(&self) -> bool {
+        fs::read_to_string(self.sysfs().join("carrier")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The card's directory in sysfs.
+    pub fn sysfs(&self) -> PathBuf {
+        Path::new(SYS_CLASS_NET).join(&self.name)
+    }
+
+    /// Switch it on.
+    pub fn up(&self) -> io::Result<()> {
+        self.change(LinkFlags::Up, LinkFlags::Up, Vec::new())
+    }
+
+    /// Switch it off, as kexec wants it: a card that still writes to memory is a danger to the
+    /// next kernel.
+    pub fn down(&self) -> io::Result<()> {
+        self.change(LinkFlags::empty(), LinkFlags::Up, Vec::new())
+    }
+
+    fn change(&self, flags: LinkFlags, mask: LinkFlags, attributes: Vec<LinkAttribute>) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index;
+        message.header.flags = flags;
+        message.header.change_mask = mask;
+        message.attributes = attributes;
+        request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Give it the lease's address, routes and MTU. Safe to repeat.
+    pub fn configure(&self, lease: &Lease) -> io::Result<()> {
+        if let Some(mtu) = lease.mtu {
+            // A card that cannot do it keeps its own.
+            let _ = self.change(LinkFlags::empty(), LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu.into())]);
+        }
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = lease.prefix;
+        message.header.index = self.index;
+        let host_bits = u32::MAX.checked_shr(lease.prefix.into()).unwrap_or(0);
+        let broadcast = Ipv4Addr::from(u32::from(lease.address) | host_bits);
+        message.attributes = vec![
+            AddressAttribute::Local(IpAddr::V4(lease.address)),
+            AddressAttribute::Address(IpAddr::V4(lease.address)),
+            AddressAttribute::Broadcast(broadcast),
+        ];
+        request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)?;
+        for route in &lease.routes {
+            self.add_route(route)?;
+        }
+        Ok(())
+    }
+
+    fn add_route(&self, route: &Route) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        let on_link = route.gateway.is_unspecified();
+        message.header = RouteHeader {
+            address_family: AddressFamily::Inet,
+            destination_prefix_length: route.prefix,
+            table: MAIN_TABLE,
+            protocol: RouteProtocol::Dhcp,
+            scope: if on_link { RouteScope::Link } else { RouteScope::Universe },
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        message.attributes = vec![RouteAttribute::Oif(self.index)];
+        if route.prefix > 0 {
+            message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination)));
+        }
+        if !on_link {
+            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(route.gateway)));
+        }
+        request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+}
+
+/// One request, one answer.
+fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.send(&bytes, 0)?;
+    // The kernel answers before send returns; this does not wait.
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    match answer.payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+        _ => Ok(()),
+    }
+}

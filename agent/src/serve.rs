@@ -1,0 +1,308 @@
+//! The second life: first process of the target's initrd (`rdinit=/inetboot`).
+//!
+//! Process 1 loads the modules that the first life chose, starts the server, waits until the
+//! image is a block device, and becomes the distro's own init, which finds everything as it
+//! expects it. The server goes on for the life of the machine:
+//!
+//! * its argv\[0\] begins with `@`, so that systemd leaves it alone at switch-root and shutdown
+//!   (systemd's "Storage Daemons for the Root File System");
+//! * its root is a tmpfs of its own, so that it opens nothing on the disk it serves, and run-init,
+//!   which empties the initrd, does not empty it;
+//! * memory pressure cannot kill it nor swap it out.
+
+use crate::config::{Access, Url};
+use crate::console;
+use crate::early;
+use crate::failure::{Explain, Failure};
+use crate::lease::Lease;
+use crate::measure;
+use crate::medium::{self, MediumError};
+use crate::miniroot::handoff::{self, Handoff, HandoffError};
+use crate::net::{self, Network, renew};
+use crate::receipt::{Cost, Receipt};
+use crate::source::http::{Patience, Version};
+use crate::source::{self, Image};
+use crate::step::{Journal, Step};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{StatFs, statfs};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The server's argv\[0\].
+pub const SERVER: &str = "@inetboot";
+
+/// The distro's own init.
+const INIT: &str = "/init";
+
+/// The server's root, before it moves there.
+const PRIVATE_ROOT: &str = "/inetboot.d/server";
+
+/// What families are told to look for: nothing used a loop device before us.
+const DEVICE: &str = "/dev/loop0";
+
+/// What the server says to process 1 when the device is there.
+const READY: &str = "ready";
+
+/// `TMPFS_MAGIC` of `linux/magic.h`.
+const TMPFS: i64 = 0x0102_1994;
+
+/// How often the receipt in the target is brought up to date.
+const RECEIPT_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the second life does not get on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The handoff cannot be read.
+    #[error("cannot read {}", handoff::PATH)]
+    Unreadable(#[source] io::Error),
+    /// It makes no sense.
+    #[error("{} is not understood", handoff::PATH)]
+    Handoff(#[source] HandoffError),
+    /// Its address cannot be used.
+    #[error("{} names no usable address: {why}", handoff::PATH)]
+    Url {
+        /// Why not.
+        why: &'static str,
+    },
+    /// The server could not be started.
+    #[error("cannot start the server")]
+    Start(#[source] io::Error),
+    /// The server ended.
+    #[error("the server ended before the image was there")]
+    Ended,
+    /// A root of its own could not be made.
+    #[error("cannot make the server's root {PRIVATE_ROOT}")]
+    Root(#[source] io::Error),
+    /// Somebody else has the device.
+    #[error("the image is at {got}, but the target looks for it at {DEVICE}")]
+    Device {
+        /// Where it is.
+        got: String,
+    },
+    /// The image cannot be served.
+    #[error(transparent)]
+    Medium(MediumError),
+    /// The distro's init cannot be started.
+    #[error("cannot start the target's {INIT}")]
+    Init(#[source] io::Error),
+}
+
+impl Explain for ServeError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Unreadable(_) | Self::Handoff(_) | Self::Url { .. } => {
+                "Boot again: the overlay was not made by this version of InetBoot".into()
+            }
+            Self::Start(_) | Self::Root(_) => "Check the machine's memory".into(),
+            Self::Ended => "The lines above say why".into(),
+            Self::Device { .. } => "Remove loop devices from the target's initrd".into(),
+            Self::Medium(error) => error.hint(),
+            Self::Init(_) => "Check the image: its initrd has no init".into(),
+        }
+    }
+}
+
+/// Whether this is a target's initrd that the first life prepared.
+pub fn is_second_life() -> bool {
+    Path::new(handoff::PATH).exists()
+}
+
+/// Process 1: from the handoff to the distro's own init.
+pub fn run() -> Result<Infallible, Failure> {
+    let mut journal = Journal::default();
+    let handoff = journal.step(Step::Config, read_handoff)?;
+    for module in &handoff.modules {
+        if let Err(error) = early::insert(Path::new(module)) {
+            console::say(&format!("  module {module} cannot be loaded: {error}"));
+        }
+    }
+    journal.step(Step::Medium, || {
+        let mut server = start_server()?;
+        wait_until_ready(&mut server)
+    })?;
+    journal.step(Step::Kexec, || become_init(&handoff.lease))
+}
+
+fn read_handoff() -> Result<Handoff, ServeError> {
+    let text = fs::read_to_string(handoff::PATH).map_err(ServeError::Unreadable)?;
+    Handoff::decode(&text).map_err(ServeError::Handoff)
+}
+
+fn start_server() -> Result<Child, ServeError> {
+    // What an earlier attempt may have left.
+    let _ = unmount(PRIVATE_ROOT, UnmountFlags::DETACH);
+    Command::new("/proc/self/exe")
+        .arg0(SERVER)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(ServeError::Start)
+}
+
+/// The server says what it waits for, and each of its steps is bounded.
+fn wait_until_ready(server: &mut Child) -> Result<(), ServeError> {
+    let mut line = String::new();
+    if let Some(stdout) = server.stdout.take() {
+        let _ = BufReader::new(stdout).read_line(&mut line);
+    }
+    if line.trim_end() == READY {
+        return Ok(());
+    }
+    let _ = server.wait();
+    Err(ServeError::Ended)
+}
+
+fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
+    // live-boot copies it into a root that has none.
+    let resolver =
+        fs::create_dir_all("/etc").and_then(|()| fs::write("/etc/resolv.conf", lease.resolv_conf()));
+    if let Err(error) = resolver {
+        console::say(&format!("  the target will not know its name servers: {error}"));
+    }
+    console::say(&format!("  handing over to the target's own {INIT}"));
+    early::unmount_all();
+    // Arguments that the kernel did not know are init's; the environment goes along untouched.
+    let error = Command::new(INIT).args(std::env::args_os().skip(1)).exec();
+    early::mount_all(Path::new("/"));
+    Err(ServeError::Init(error))
+}
+
+/// The server: from the handoff to a block device, then for the life of the machine.
+pub fn server() -> Result<Infallible, Failure> {
+    let mut journal = Journal::default();
+    let start = Instant::now();
+    let handoff = journal.step(Step::Config, || {
+        let handoff = read_handoff()?;
+        settle_down()?;
+        Ok::<_, ServeError>(handoff)
+    })?;
+    let network =
+        journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
+    let (url, access, version) = image_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
+    let image =
+        journal.step(Step::Source, || Image::open(&url, &access, Patience::Endless, Some(&version)))?;
+    console::say(&format!("  {}", image.source()));
+    // Serves from its own threads for as long as it is not dropped: for ever.
+    let _serving = journal.step(Step::Medium, || {
+        let (file, device) =
+            medium::attach(image.source(), Path::new("/"), false).map_err(ServeError::Medium)?;
+        if device.path() != DEVICE {
+            return Err(ServeError::Device { got: device.path().to_owned() });
+        }
+        device.keep();
+        Ok(file)
+    })?;
+
+    let mut receipt = Receipt {
+        image: url.to_string(),
+        image_bytes: handoff.length,
+        trust: source::UNVERIFIED,
+        measured: measure::WORD,
+        first: handoff.first,
+        second: Cost { timings: journal.timings().clone(), ..Cost::default() },
+    };
+    update(&mut receipt, &image);
+    receipt.lines().iter().for_each(|line| console::say(line));
+    hand_over();
+    keep_lease(network, start.checked_sub(handoff.lease_age).unwrap_or(start));
+    keep_receipt(receipt, &image)
+}
+
+/// Make this process one that can stay: see the module's head.
+fn settle_down() -> Result<(), ServeError> {
+    let _ = rustix::process::setsid();
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        signals.add(signal);
+    }
+    let _ = signals.thread_block();
+
+    fs::create_dir_all(PRIVATE_ROOT).map_err(ServeError::Root)?;
+    mount("inetboot", PRIVATE_ROOT, "tmpfs", MountFlags::NOSUID, Some(c"mode=0700,size=16m"))
+        .map_err(|error| ServeError::Root(error.into()))?;
+    if Path::new(handoff::CA_PATH).exists() {
+        let copy = format!("{PRIVATE_ROOT}{}", handoff::CA_PATH);
+        fs::create_dir_all(format!("{PRIVATE_ROOT}{}", handoff::DIR))
+            .and_then(|()| fs::copy(handoff::CA_PATH, copy))
+            .map_err(ServeError::Root)?;
+    }
+    early::mount_all(Path::new(PRIVATE_ROOT));
+    rustix::process::chroot(PRIVATE_ROOT)
+        .and_then(|()| rustix::process::chdir("/"))
+        .map_err(|error| ServeError::Root(error.into()))
+}
+
+fn image_of(handoff: &Handoff) -> Result<(Url, Access, Version), ServeError> {
+    let parse = |text: &str| text.parse::<Url>().map_err(|why| ServeError::Url { why });
+    let url = parse(&handoff.url)?;
+    let proxy = handoff.proxy.as_deref().map(parse).transpose()?;
+    let ca = Path::new(handoff::CA_PATH);
+    let access = Access { ca: ca.exists().then(|| ca.to_owned()), proxy };
+    let version =
+        Version { length: handoff.length, etag: handoff.etag.clone(), modified: handoff.modified.clone() };
+    Ok((url, access, version))
+}
+
+/// Tell process 1 that the device is there, and let go of the screen.
+fn hand_over() {
+    // With ONFAULT the FUSE workers' large, mostly untouched buffers cost nothing.
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault);
+    console::leave_to_kernel_log();
+    let mut stdout = io::stdout();
+    let _ = writeln!(stdout, "{READY}").and_then(|()| stdout.flush());
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+fn keep_lease(network: Network, held_since: Instant) {
+    let renewer = std::thread::Builder::new().name("lease".into());
+    if let Err(error) = renewer.spawn(move || renew::keep(&network, held_since)) {
+        console::say_loud(&format!("the lease cannot be renewed: {error}"));
+    }
+}
+
+/// Keep the receipt in the target's `/run/inetboot` up to date, for ever. Other threads serve the
+/// image; this one may wait for the disk like anybody else.
+fn keep_receipt(mut receipt: Receipt, image: &Image) -> ! {
+    let mut written = String::new();
+    loop {
+        update(&mut receipt, image);
+        let json = receipt.json();
+        // The target's root is seen from here through process 1.
+        let run = Path::new("/proc/1/root/run");
+        let path = run.join("inetboot/receipt.json");
+        if (json != written || !path.exists()) && is_tmpfs(run) {
+            let new = run.join("inetboot/.receipt.json");
+            let done = fs::create_dir_all(run.join("inetboot"))
+                .and_then(|()| fs::write(&new, &json))
+                .and_then(|()| fs::rename(&new, &path));
+            if done.is_ok() {
+                written = json;
+            }
+        }
+        std::thread::sleep(RECEIPT_EVERY);
+    }
+}
+
+fn update(receipt: &mut Receipt, image: &Image) {
+    let traffic = image.traffic();
+    receipt.second.bytes = traffic.bytes;
+    receipt.second.requests = traffic.requests;
+}
+
+/// Writing anywhere else could wait for the disk that we serve.
+fn is_tmpfs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type as i64 == TMPFS)
+}

@@ -1,0 +1,102 @@
+//! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel
+//! that a network boot may need. Reproducible: the same inputs give the same bytes.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program for the desk may speak.
+
+mod list;
+mod tree;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use inetboot::miniroot::newc::Archive;
+use list::{Item, Kind};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// zstd's level: the kernel unpacks all of them at the same speed.
+const LEVEL: i32 = 19;
+
+/// Pack InetBoot's initramfs and print what is in it.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The agent: becomes /init.
+    #[arg(long, value_name = "FILE")]
+    agent: PathBuf,
+    /// The kernel's module directory (…/lib/modules/RELEASE, with depmod's files in it).
+    #[arg(long, value_name = "DIR")]
+    modules: PathBuf,
+    /// A further file, e.g. a CA certificate or a shell. May be repeated.
+    #[arg(long, value_name = "FILE=/NAME")]
+    add: Vec<String>,
+    /// Where to write the initramfs.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mkinitramfs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut items = list::parse(include_str!("../initramfs.list"), &arguments.agent)?;
+    for added in &arguments.add {
+        items.extend(list::added(added)?);
+    }
+    items.extend(tree::pruned(&arguments.modules, include_str!("../modules.list"))?);
+    list::with_parents(&mut items);
+
+    let archive = pack(&items)?;
+    let packed = zstd::encode_all(&archive[..], LEVEL).context("compressing")?;
+    fs::write(&arguments.out, &packed).with_context(|| format!("writing {}", arguments.out.display()))?;
+    table(&items, archive.len(), &packed)
+}
+
+fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
+    let mut archive = Archive::new(Vec::new());
+    for item in items {
+        match &item.kind {
+            Kind::Directory => archive.directory(&item.name, item.mode),
+            Kind::Device { major, minor } => archive.device(&item.name, item.mode, *major, *minor),
+            Kind::File(contents) => archive.file(&item.name, item.mode, contents),
+        }
+        .with_context(|| format!("packing {}", item.name))?;
+    }
+    Ok(archive.finish()?)
+}
+
+/// What weighs how much, alone and packed; the parts add up to a little more than the whole.
+fn table(items: &[Item], archive: usize, packed: &[u8]) -> anyhow::Result<()> {
+    let mut parts: Vec<(&str, usize, Vec<u8>)> = Vec::new();
+    for item in items {
+        if let Kind::File(contents) = &item.kind {
+            match parts.iter_mut().find(|(part, ..)| *part == item.part) {
+                Some((_, count, bytes)) => {
+                    *count += 1;
+                    bytes.extend_from_slice(contents);
+                }
+                None => parts.push((&item.part, 1, contents.clone())),
+            }
+        }
+    }
+    ensure!(!parts.is_empty(), "the initramfs would be empty");
+    println!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed");
+    for (part, count, bytes) in &parts {
+        let alone = zstd::encode_all(&bytes[..], LEVEL)?.len();
+        println!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len());
+    }
+    println!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len());
+    println!("sha256 {}", hex(&Sha256::digest(packed)));
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
