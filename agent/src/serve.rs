@@ -189,15 +189,14 @@ pub fn server() -> Result<Infallible, Failure> {
     let image =
         journal.step(Step::Source, || Image::open(&url, &access, Patience::Endless, Some(&version)))?;
     console::say(&format!("  {}", image.source()));
-    // Serves from its own threads for as long as it is not dropped: for ever.
+    // The file is served by threads of its own, and the device is there, until these are dropped:
+    // for ever.
     let _serving = journal.step(Step::Medium, || {
-        let (file, device) =
-            medium::attach(image.source(), Path::new("/"), false).map_err(ServeError::Medium)?;
+        let (file, device) = medium::attach(image.source(), Path::new("/")).map_err(ServeError::Medium)?;
         if device.path() != DEVICE {
             return Err(ServeError::Device { got: device.path().to_owned() });
         }
-        device.keep();
-        Ok(file)
+        Ok((file, device))
     })?;
 
     let mut receipt = Receipt {

@@ -1,6 +1,6 @@
 //! Loop devices on files of ours, and file systems on those.
 
-use crate::sys::loopctl::{self, Attach};
+use crate::sys::loopctl;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,23 +10,25 @@ use std::path::{Path, PathBuf};
 /// Two processes may be given the same free device; the loser asks again.
 const TRIES: usize = 8;
 
-/// A file attached to a loop device, let go when dropped and no longer mounted.
+/// A file attached to a loop device, let go when this is dropped and nothing is mounted.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: String,
+    /// The device is kept by being open, and only by that: whatever ends this process ends it.
+    _open: File,
 }
 
 impl LoopDevice {
-    /// Attach `file`, read-only.
-    pub fn attach(file: &Path, how: Attach) -> io::Result<Self> {
+    /// Attach `file`, read-only; `direct` past the page cache.
+    pub fn attach(file: &Path, direct: bool) -> io::Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
         let backing = File::open(file)?;
         let mut tries = 0;
         loop {
             let path = format!("/dev/loop{}", loopctl::free(&control)?);
             let device = File::open(&path)?;
-            match loopctl::configure(&device, backing.as_fd(), how) {
-                Ok(()) => return Ok(Self { path }),
+            match loopctl::configure(&device, backing.as_fd(), direct) {
+                Ok(()) => return Ok(Self { path, _open: device }),
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
             }
@@ -43,18 +45,6 @@ impl LoopDevice {
         let name = self.path.trim_start_matches("/dev/");
         // Only a matter of speed.
         let _ = fs::write(format!("/sys/block/{name}/queue/read_ahead_kb"), kib.to_string());
-    }
-
-    /// Keep it attached when this value is gone.
-    pub fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        // A device that is still mounted goes with its last user.
-        let _ = loopctl::clear(&self.path);
     }
 }
 

@@ -7,7 +7,6 @@ use crate::early;
 use crate::failure::Explain;
 use crate::source::Source;
 use crate::source::http::HttpError;
-use crate::sys::loopctl::Attach;
 use fuse::FuseMount;
 use loopdev::{LoopDevice, Mounted};
 use std::ffi::OsStr;
@@ -86,7 +85,7 @@ pub fn mount(source: &Arc<dyn Source>) -> Result<Medium, MediumError> {
     for module in ["fuse", "loop", "isofs"] {
         early::load_module(module);
     }
-    let (file, device) = attach(source, Path::new(RUN), true)?;
+    let (file, device) = attach(source, Path::new(RUN))?;
     // Kernel and initrd are read from end to end here; this is what fills the line.
     device.set_read_ahead(4096);
     let dir = Path::new(RUN).join("cd");
@@ -99,16 +98,11 @@ pub fn mount(source: &Arc<dyn Source>) -> Result<Medium, MediumError> {
 }
 
 /// The image as a block device: a FUSE file in `dir`/image, and a loop device on it.
-pub fn attach(
-    source: &Arc<dyn Source>,
-    dir: &Path,
-    autoclear: bool,
-) -> Result<(FuseMount, LoopDevice), MediumError> {
+pub fn attach(source: &Arc<dyn Source>, dir: &Path) -> Result<(FuseMount, LoopDevice), MediumError> {
     let dir = dir.join("image");
     fs::create_dir_all(&dir).map_err(MediumError::Fuse)?;
     let file = FuseMount::mount(Arc::clone(source), &dir, OsStr::new("image")).map_err(MediumError::Fuse)?;
-    let device =
-        LoopDevice::attach(file.path(), Attach { direct: true, autoclear }).map_err(MediumError::Loop)?;
+    let device = LoopDevice::attach(file.path(), true).map_err(MediumError::Loop)?;
     Ok((file, device))
 }
 
@@ -121,8 +115,7 @@ impl Medium {
     /// Mount the squashfs at `path` of the CD: the target's root, to take modules from.
     pub fn mount_root(&self, path: &Path) -> Result<Mounted, MediumError> {
         early::load_module("squashfs");
-        let device = LoopDevice::attach(&self.dir().join(path), Attach { direct: false, autoclear: true })
-            .map_err(MediumError::Loop)?;
+        let device = LoopDevice::attach(&self.dir().join(path), false).map_err(MediumError::Loop)?;
         let dir = Path::new(RUN).join("root");
         Mounted::mount(device, "squashfs", &dir).map_err(|error| MediumError::Mount {
             what: format!("{} of the image", path.display()),

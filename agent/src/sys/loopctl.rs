@@ -1,13 +1,12 @@
 //! Loop devices: `/dev/loop-control` and `LOOP_CONFIGURE` (Linux 5.8; `uapi/linux/loop.h`).
 //! The numbers are in no crate we link.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const LOOP_CTL_GET_FREE: u32 = 0x4C82;
 const LOOP_CONFIGURE: u32 = 0x4C0A;
-const LOOP_CLR_FD: u32 = 0x4C01;
 
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -47,24 +46,13 @@ pub fn free(control: &File) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| io::Error::last_os_error())
 }
 
-/// How a file is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attach {
-    /// Read the file past the page cache, so that nothing is cached twice.
-    pub direct: bool,
-    /// Let go of the file when the last user of the device closes it.
-    pub autoclear: bool,
-}
-
-/// Make `backing` the read-only contents of `device`. Direct I/O is a wish: file systems that
-/// cannot do it are read through the page cache.
-pub fn configure(device: &File, backing: BorrowedFd<'_>, how: Attach) -> io::Result<()> {
-    let mut flags = LO_FLAGS_READ_ONLY;
-    if how.direct {
+/// Make `backing` the read-only contents of `device` until its last user closes it. With `direct`
+/// the file is read past the page cache, so that nothing is cached twice; a wish: file systems
+/// that cannot do it are read through the cache.
+pub fn configure(device: &File, backing: BorrowedFd<'_>, direct: bool) -> io::Result<()> {
+    let mut flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
+    if direct {
         flags |= LO_FLAGS_DIRECT_IO;
-    }
-    if how.autoclear {
-        flags |= LO_FLAGS_AUTOCLEAR;
     }
     let config = LoopConfig {
         fd: backing.as_raw_fd() as u32,
@@ -89,14 +77,6 @@ pub fn configure(device: &File, backing: BorrowedFd<'_>, how: Attach) -> io::Res
     // SAFETY: `config` has the layout of the kernel's struct loop_config (checked by a test) and
     // lives through the call, which only reads it.
     let code = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as libc::Ioctl, &raw const config) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Let go of the device's file; a device in use does so when its last user closes it.
-pub fn clear(path: &str) -> io::Result<()> {
-    let device = OpenOptions::new().read(true).open(path)?;
-    // SAFETY: LOOP_CLR_FD takes no argument and touches no memory of ours.
-    let code = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as libc::Ioctl, 0) };
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
