@@ -11,14 +11,14 @@ use inetboot::net::Network;
 use inetboot::receipt::{Cost, Receipt};
 use inetboot::source::Image;
 use inetboot::source::http::Patience;
-use inetboot::step::{Journal, Step};
+use inetboot::step::{Journal, Step, Timings};
 use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve, source};
 use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the first life waits for a server that stopped delivering before it starts over.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(120));
@@ -66,9 +66,12 @@ fn boot() -> Result<Infallible, Failure> {
     let plan = journal
         .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
     console::say(&format!("  {plan}"));
-    let handoff = handoff(&config, &network, &image, leased, &journal);
-    let payload = journal
-        .step(Step::Miniroot, || miniroot::rebuild(&plan, &medium, &network.link, handoff, image.ca()))?;
+    let so_far = journal.timings().clone();
+    let payload = journal.step(Step::Miniroot, || {
+        miniroot::rebuild(&plan, &medium, &network.link, image.ca(), |modules| {
+            handoff(&config, &network, leased, modules, &image, cost(&image, so_far))
+        })
+    })?;
     let payload = journal.step(Step::Measure, || {
         measure::measure(payload, &mut |part, digest| console::say(&format!("  {part} sha256:{digest}")))
     })?;
@@ -83,8 +86,15 @@ fn boot() -> Result<Infallible, Failure> {
     kexec::leave().map_err(|error| Failure::at(Step::Kexec, error))
 }
 
-/// What the second life will need, but for the modules, which are chosen with the target in hand.
-fn handoff(config: &Config, network: &Network, image: &Image, leased: Instant, journal: &Journal) -> Handoff {
+/// What the second life will need.
+fn handoff(
+    config: &Config,
+    network: &Network,
+    leased: Instant,
+    modules: Vec<String>,
+    image: &Image,
+    first: Cost,
+) -> Handoff {
     let version = image.version().clone();
     Handoff {
         url: config.image.to_string(),
@@ -94,15 +104,16 @@ fn handoff(config: &Config, network: &Network, image: &Image, leased: Instant, j
         modified: version.modified,
         mac: network.link.mac,
         lease: network.lease.clone(),
+        written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         lease_age: leased.elapsed(),
-        modules: Vec::new(),
-        first: cost(image, journal),
+        modules,
+        first,
     }
 }
 
-fn cost(image: &Image, journal: &Journal) -> Cost {
+fn cost(image: &Image, timings: Timings) -> Cost {
     let traffic = image.traffic();
-    Cost { timings: journal.timings().clone(), bytes: traffic.bytes, requests: traffic.requests }
+    Cost { timings, bytes: traffic.bytes, requests: traffic.requests }
 }
 
 fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
@@ -111,7 +122,7 @@ fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
         image_bytes: image.version().length,
         trust: source::UNVERIFIED,
         measured: measure::WORD,
-        first: cost(image, journal),
+        first: cost(image, journal.timings().clone()),
         second: Cost::default(),
     }
 }

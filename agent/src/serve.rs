@@ -18,7 +18,7 @@ use crate::lease::Lease;
 use crate::measure;
 use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
-use crate::net::{self, Network, renew};
+use crate::net::{self, Network, clock, renew};
 use crate::receipt::{Cost, Receipt};
 use crate::source::http::{Patience, Version};
 use crate::source::{self, Image};
@@ -33,7 +33,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The server's argv\[0\].
 pub const SERVER: &str = "@inetboot";
@@ -116,18 +116,16 @@ pub fn is_second_life() -> bool {
 
 /// Process 1: from the handoff to the distro's own init.
 pub fn run() -> Result<Infallible, Failure> {
-    let mut journal = Journal::default();
-    let handoff = journal.step(Step::Config, read_handoff)?;
+    console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ", second life"));
+    let handoff = read_handoff().map_err(|error| Failure::at(Step::Config, error))?;
     for module in &handoff.modules {
         if let Err(error) = early::insert(Path::new(module)) {
             console::say(&format!("  module {module} cannot be loaded: {error}"));
         }
     }
-    journal.step(Step::Medium, || {
-        let mut server = start_server()?;
-        wait_until_ready(&mut server)
-    })?;
-    journal.step(Step::Kexec, || become_init(&handoff.lease))
+    let started = start_server().and_then(|mut server| wait_until_ready(&mut server));
+    started.map_err(|error| Failure::at(Step::Medium, error))?;
+    become_init(&handoff.lease).map_err(|error| Failure::at(Step::Kexec, error))
 }
 
 fn read_handoff() -> Result<Handoff, ServeError> {
@@ -166,7 +164,7 @@ fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
     if let Err(error) = resolver {
         console::say(&format!("  the target will not know its name servers: {error}"));
     }
-    console::say(&format!("  handing over to the target's own {INIT}"));
+    console::say(&format!("handing over to the target's own {INIT}"));
     early::unmount_all();
     // Arguments that the kernel did not know are init's; the environment goes along untouched.
     let error = Command::new(INIT).args(std::env::args_os().skip(1)).exec();
@@ -177,12 +175,13 @@ fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
 /// The server: from the handoff to a block device, then for the life of the machine.
 pub fn server() -> Result<Infallible, Failure> {
     let mut journal = Journal::default();
-    let start = Instant::now();
     let handoff = journal.step(Step::Config, || {
         let handoff = read_handoff()?;
         settle_down()?;
         Ok::<_, ServeError>(handoff)
     })?;
+    clock::raise_to_floor(handoff.written);
+    let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
     let network =
         journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
     let (url, access, version) = image_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
@@ -204,13 +203,13 @@ pub fn server() -> Result<Infallible, Failure> {
         image_bytes: handoff.length,
         trust: source::UNVERIFIED,
         measured: measure::WORD,
-        first: handoff.first,
+        first: with_kexec(handoff.first, since_handoff),
         second: Cost { timings: journal.timings().clone(), ..Cost::default() },
     };
     update(&mut receipt, &image);
     receipt.lines().iter().for_each(|line| console::say(line));
     hand_over();
-    keep_lease(network, start.checked_sub(handoff.lease_age).unwrap_or(start));
+    keep_lease(network, since_handoff + handoff.lease_age);
     keep_receipt(receipt, &image)
 }
 
@@ -265,7 +264,17 @@ fn hand_over() {
     }
 }
 
-fn keep_lease(network: Network, held_since: Instant) {
+/// What the first life could not know when it wrote the handoff: how long it then took to
+/// measure, load and start this kernel.
+fn with_kexec(mut first: Cost, since_handoff: Duration) -> Cost {
+    first.timings.push((Step::Kexec, since_handoff));
+    first
+}
+
+fn keep_lease(network: Network, held: Duration) {
+    let now = Instant::now();
+    let held_since = now.checked_sub(held).unwrap_or(now);
+
     let renewer = std::thread::Builder::new().name("lease".into());
     if let Err(error) = renewer.spawn(move || renew::keep(&network, held_since)) {
         console::say_loud(&format!("the lease cannot be renewed: {error}"));

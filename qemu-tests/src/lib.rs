@@ -1,1 +1,15 @@
+//! The harness: virtual machines, a web server that misbehaves, and images to boot.
+//!
+//! A boot test is ten lines: [`Opts`] say what machine and which arguments, [`boot`] starts it,
+//! [`Machine::expect`] waits for what its serial line should say. The tests are named after the
+//! promise they keep.
+//!
+//! `web` and `pki` are also used by the agent's own tests, which need no machine.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test harness fails by panicking.
 
+pub mod images;
+pub mod machine;
+pub mod pki;
+pub mod web;
+
+pub use machine::{Machine, Opts, boot};

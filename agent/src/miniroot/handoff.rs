@@ -41,7 +41,10 @@ pub struct Handoff {
     pub mac: [u8; 6],
     /// What the network gave.
     pub lease: Lease,
-    /// How long the lease was held when this was written.
+    /// When this was written, since 1970: lets the second life know how long the lease is held,
+    /// and gives it a clock where the machine's own forgets.
+    pub written: Duration,
+    /// How long the lease was held then.
     pub lease_age: Duration,
     /// Modules to load, in order: absolute paths in the target's initrd.
     pub modules: Vec<String>,
@@ -106,6 +109,7 @@ impl Handoff {
                 line("renew-seconds", &renew_after.as_secs());
             }
         }
+        line("written-milliseconds", &self.written.as_millis());
         line("lease-age-seconds", &self.lease_age.as_secs());
         for module in &self.modules {
             line("module", module);
@@ -158,6 +162,7 @@ impl Handoff {
                 mtu: fields.one("mtu", parsed)?,
                 grant,
             },
+            written: Duration::from_millis(fields.one("written-milliseconds", parsed)?.unwrap_or(0)),
             lease_age: Duration::from_secs(fields.one("lease-age-seconds", parsed)?.unwrap_or(0)),
             modules: fields.all("module", parsed)?,
             first: Cost {
@@ -170,7 +175,7 @@ impl Handoff {
 }
 
 /// Every key there is.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "url",
     "proxy",
     "length",
@@ -185,6 +190,7 @@ const KEYS: [&str; 19] = [
     "server",
     "lease-seconds",
     "renew-seconds",
+    "written-milliseconds",
     "lease-age-seconds",
     "module",
     "took",
@@ -260,6 +266,7 @@ mod tests {
                     renew_after: Some(Duration::from_secs(30)),
                 }),
             },
+            written: Duration::from_millis(1_795_219_200_123),
             lease_age: Duration::from_secs(7),
             modules: vec![
                 "/usr/lib/modules/6.1/kernel/fs/fuse/fuse.ko".into(),

@@ -128,13 +128,13 @@ impl Explain for MinirootError {
 }
 
 /// The payload for `plan`: its kernel, its initrd with our overlay, its command line. `handoff`
-/// is complete but for the modules, which are chosen here for `card`.
+/// is asked for last, with the modules that were chosen for `card`, so that it can tell the cost.
 pub fn rebuild(
     plan: &Plan,
     medium: &Medium,
     card: &Link,
-    mut handoff: Handoff,
     ca: Option<&[u8]>,
+    handoff: impl FnOnce(Vec<String>) -> Handoff,
 ) -> Result<Payload, MinirootError> {
     let cmdline = cmdline(&plan.words)?;
     let sizes = Sizes::of(plan, medium)?;
@@ -157,7 +157,7 @@ pub fn rebuild(
     check_target(unpacked, sizes.initrd)?;
 
     let organs = transplant::choose(plan, medium, card, &header.release, tree)?;
-    handoff.modules = organs.iter().map(Organ::path).collect();
+    let handoff = handoff(organs.iter().map(Organ::path).collect());
     append_overlay(&mut initrd, &handoff, ca, &organs).map_err(MinirootError::Overlay)?;
 
     Ok(Payload {

@@ -15,18 +15,16 @@ fn floor() -> SystemTime {
 /// 2026-11-21, in seconds since 1970.
 const RELEASE: u64 = 1_795_219_200;
 
-/// Move a clock that is behind this program's build up to it, and say so.
-pub fn raise_to_floor() {
-    let floor = floor();
+/// Move a clock that is behind this program's build, or behind `known` (since 1970), up to it.
+pub fn raise_to_floor(known: Duration) {
+    let floor = floor().max(UNIX_EPOCH + known);
     if SystemTime::now() >= floor {
         return;
     }
-    let seconds = floor.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let time = Timespec { tv_sec: seconds as i64, tv_nsec: 0 };
+    let since_1970 = floor.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = Timespec { tv_sec: since_1970.as_secs() as i64, tv_nsec: 0 };
     match clock_settime(ClockId::Realtime, time) {
-        Ok(()) => console::say("  the clock was behind this program's build date and is set to it"),
-        Err(error) => console::say(&format!(
-            "  the clock is behind this program's build date and cannot be set: {error}"
-        )),
+        Ok(()) => console::say("  the clock was behind what it must be at least, and is set to that"),
+        Err(error) => console::say(&format!("  the clock is behind, and cannot be set: {error}")),
     }
 }

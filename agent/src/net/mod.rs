@@ -95,7 +95,7 @@ impl Explain for NetError {
 
 /// Bring the machine onto the network.
 pub fn up(config: &NetConfig) -> Result<Network, NetError> {
-    clock::raise_to_floor();
+    clock::raise_to_floor(Duration::ZERO);
     let deadline = Instant::now() + BOUND;
     let links = wait_for_links(config, deadline)?;
     let mut network = match &config.fixed {

@@ -1,0 +1,224 @@
+//! A virtual machine under test: QEMU in a process group of its own, its serial line, a deadline.
+
+use crate::web::Server;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Lines of the serial log that a failing test prints.
+const SERIAL_TAIL: usize = 60;
+
+/// Lines of the request log that a failing test prints.
+const REQUEST_TAIL: usize = 25;
+
+/// No machine outlives this, whatever happens to its test: it runs under timeout(1).
+const LIFE: Duration = Duration::from_secs(1200);
+
+/// What to boot on what.
+#[derive(Clone, Debug)]
+pub struct Opts {
+    /// Kernel arguments beside `console=ttyS0`.
+    pub append: String,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Further initramfs segments, e.g. a CA certificate: files by name.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// The network card's model; `None` for a machine without a network.
+    pub card: Option<&'static str>,
+    /// Further options of QEMU's user network, e.g. `restrict=on`.
+    pub network: &'static str,
+    /// Further QEMU arguments.
+    pub qemu: Vec<String>,
+}
+
+impl Default for Opts {
+    fn default() -> Self {
+        Self {
+            append: String::new(),
+            memory: 512,
+            files: Vec::new(),
+            card: Some("virtio-net-pci"),
+            network: "",
+            qemu: Vec::new(),
+        }
+    }
+}
+
+/// A running machine; killed when dropped.
+pub struct Machine {
+    qemu: Child,
+    stdin: ChildStdin,
+    serial: Arc<Serial>,
+    /// Where in the serial line the next expectation looks.
+    read: usize,
+    started: Instant,
+    _initrd: Option<tempfile::NamedTempFile>,
+}
+
+#[derive(Default)]
+struct Serial {
+    state: Mutex<SerialState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct SerialState {
+    text: String,
+    ended: bool,
+}
+
+/// What `scripts/build` left to boot, or a panic that says to run it.
+pub fn built(name: &str) -> PathBuf {
+    let path = repository().join("target/boot").join(name);
+    assert!(path.exists(), "{} is missing: run scripts/build (scripts/test does)", path.display());
+    path
+}
+
+/// The repository's root.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
+}
+
+/// The output of one of our scripts, trimmed; its messages go through to the test's.
+pub fn script(name: &str) -> String {
+    let output = Command::new(repository().join("scripts").join(name))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("scripts/{name}: {error}"));
+    assert!(output.status.success(), "scripts/{name} failed");
+    String::from_utf8(output.stdout).expect("scripts print text").trim().to_owned()
+}
+
+/// `-accel` for this machine, by booting something: KVM may be there and hang.
+fn accelerator() -> &'static str {
+    static ACCELERATOR: OnceLock<String> = OnceLock::new();
+    ACCELERATOR.get_or_init(|| script("accel"))
+}
+
+/// Start a machine.
+pub fn boot(opts: &Opts) -> Machine {
+    let mut initrd_file = None;
+    let mut initrd = built("initramfs.img");
+    if !opts.files.is_empty() {
+        let file = crate::images::with_files(&initrd, &opts.files).expect("making an initrd");
+        initrd = file.path().to_owned();
+        initrd_file = Some(file);
+    }
+    let mut command = Command::new("timeout");
+    command
+        .arg("--kill-after=5")
+        .arg(LIFE.as_secs().to_string())
+        .args(["qemu-system-x86_64", "-accel", accelerator(), "-cpu", "max"])
+        .args(["-smp", "1", "-m", &opts.memory.to_string()])
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults"])
+        .arg("-kernel")
+        .arg(built("vmlinuz"))
+        .arg("-initrd")
+        .arg(initrd)
+        .args(["-append", &format!("console=ttyS0 {}", opts.append)]);
+    if let Some(card) = opts.card {
+        command.args(["-netdev", &format!("user,id=net0{}", opts.network)]);
+        command.args(["-device", &format!("{card},netdev=net0")]);
+    }
+    let mut qemu = command
+        .args(&opts.qemu)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .process_group(0)
+        .spawn()
+        .expect("starting QEMU (scripts/setup installs it)");
+    let serial = Arc::new(Serial::default());
+    let mut stdout = qemu.stdout.take().expect("it was piped");
+    let writing = Arc::clone(&serial);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = stdout.read(&mut buffer).unwrap_or(0);
+            let mut state = writing.state.lock().unwrap();
+            state.text.push_str(&String::from_utf8_lossy(&buffer[..length]).replace('\r', ""));
+            state.ended = length == 0;
+            writing.changed.notify_all();
+            if length == 0 {
+                return;
+            }
+        }
+    });
+    let stdin = qemu.stdin.take().expect("it was piped");
+    Machine { qemu, stdin, serial, read: 0, started: Instant::now(), _initrd: initrd_file }
+}
+
+impl Machine {
+    /// Wait until the serial line says `text`, after what earlier calls saw, for `seconds` at
+    /// most. Gives what was said up to and with it; panics with the ends of both logs otherwise.
+    pub fn expect(&mut self, text: &str, seconds: u64, web: Option<&Server>) -> String {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        let mut state = self.serial.state.lock().unwrap();
+        loop {
+            if let Some(at) = state.text[self.read..].find(text) {
+                let end = self.read + at + text.len();
+                let said = state.text[self.read..end].to_owned();
+                drop(state);
+                self.read = end;
+                return said;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.ended {
+                let why = if state.ended { "the machine ended" } else { "it was waited for in vain" };
+                let tail = tail(&state.text, SERIAL_TAIL);
+                drop(state);
+                let requests = web.map(|web| web.log_tail(REQUEST_TAIL)).unwrap_or_default();
+                panic!(
+                    "\"{text}\" was not said: {why} ({seconds} s).\n--- serial line, its end\n{tail}\n--- requests, the last\n{requests}"
+                );
+            }
+            state = self.serial.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// Type `text` and Enter.
+    pub fn type_line(&mut self, text: &str) {
+        writeln!(self.stdin, "{text}").and_then(|()| self.stdin.flush()).expect("typing into the machine");
+    }
+
+    /// Type a command at a shell prompt, and give what it printed before it said `done`.
+    pub fn run(&mut self, command: &str, seconds: u64, web: Option<&Server>) -> String {
+        // The shell puts the marker together, so that the echo of the line is not taken for it.
+        self.type_line(&format!("{command}; echo inet''boot-done-$?"));
+        self.expect("inetboot-done-", seconds, web);
+        let end = self.read;
+        let status = self.expect("\n", 10, web);
+        let state = self.serial.state.lock().unwrap();
+        let start = state.text[..end].rfind(command).map_or(0, |at| at + command.len());
+        let output = state.text[start..end].replace("inetboot-done-", "");
+        assert_eq!(status.trim(), "0", "`{command}` failed:\n{output}");
+        output
+    }
+
+    /// Everything said so far.
+    pub fn said(&self) -> String {
+        self.serial.state.lock().unwrap().text.clone()
+    }
+
+    /// How long it has been running.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.qemu.id() as i32), Signal::SIGKILL);
+        let _ = self.qemu.wait();
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
