@@ -58,7 +58,7 @@ pub fn mount_all(root: &Path) {
 /// Undo [`mount_all`] below `/`, for an init that wants to find nothing mounted.
 pub fn unmount_all() {
     for need in NEEDS.iter().rev() {
-        let _ = unmount(&Path::new("/").join(need.target), UnmountFlags::DETACH);
+        let _ = unmount(Path::new("/").join(need.target), UnmountFlags::DETACH);
     }
 }
 

@@ -66,9 +66,11 @@ fn boot() -> Result<Infallible, Failure> {
     let plan = journal
         .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
     console::say(&format!("  {plan}"));
-    let so_far = journal.timings().clone();
+    let mut so_far = journal.timings().clone();
+    let rebuilding = Instant::now();
     let payload = journal.step(Step::Miniroot, || {
         miniroot::rebuild(&plan, &medium, &network.link, image.ca(), |modules| {
+            so_far.push((Step::Miniroot, rebuilding.elapsed()));
             handoff(&config, &network, leased, modules, &image, cost(&image, so_far))
         })
     })?;

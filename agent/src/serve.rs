@@ -123,9 +123,13 @@ pub fn run() -> Result<Infallible, Failure> {
             console::say(&format!("  module {module} cannot be loaded: {error}"));
         }
     }
-    let started = start_server().and_then(|mut server| wait_until_ready(&mut server));
-    started.map_err(|error| Failure::at(Step::Medium, error))?;
-    become_init(&handoff.lease).map_err(|error| Failure::at(Step::Kexec, error))
+    let mut server = start_server().map_err(|error| Failure::at(Step::Medium, error))?;
+    wait_until_ready(&mut server).map_err(|error| Failure::at(Step::Medium, error))?;
+    become_init(&handoff.lease).map_err(|error| {
+        // The next attempt starts its own, and needs the device.
+        let _ = server.kill().and_then(|()| server.wait());
+        Failure::at(Step::Kexec, error)
+    })
 }
 
 fn read_handoff() -> Result<Handoff, ServeError> {
@@ -312,5 +316,5 @@ fn update(receipt: &mut Receipt, image: &Image) {
 
 /// Writing anywhere else could wait for the disk that we serve.
 fn is_tmpfs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type as i64 == TMPFS)
+    statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type == TMPFS)
 }

@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -72,6 +73,7 @@ fn make_witness(witness: &Witness) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(initrd.join("bin"))?;
     fs::copy("/bin/busybox", initrd.join("bin/busybox")).context("copying busybox-static")?;
     fs::copy(&init, initrd.join("init"))?;
+    fs::set_permissions(initrd.join("init"), fs::Permissions::from_mode(0o755))?;
     if witness.ballast > 0 {
         fs::File::create(initrd.join("ballast"))?.set_len(witness.ballast)?;
     }

@@ -7,6 +7,7 @@
 //! `web` and `pki` are also used by the agent's own tests, which need no machine.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test harness fails by panicking.
 
+pub mod dns;
 pub mod images;
 pub mod machine;
 pub mod pki;

@@ -32,7 +32,7 @@ pub struct Opts {
     pub card: Option<&'static str>,
     /// Further options of QEMU's user network, e.g. `restrict=on`.
     pub network: &'static str,
-    /// Further QEMU arguments.
+    /// Further QEMU arguments. The card is in slot 9, so that others can come before it.
     pub qemu: Vec<String>,
 }
 
@@ -123,7 +123,7 @@ pub fn boot(opts: &Opts) -> Machine {
         .args(["-append", &format!("console=ttyS0 {}", opts.append)]);
     if let Some(card) = opts.card {
         command.args(["-netdev", &format!("user,id=net0{}", opts.network)]);
-        command.args(["-device", &format!("{card},netdev=net0")]);
+        command.args(["-device", &format!("{card},netdev=net0,addr=9")]);
     }
     let mut qemu = command
         .args(&opts.qemu)
@@ -186,18 +186,15 @@ impl Machine {
         writeln!(self.stdin, "{text}").and_then(|()| self.stdin.flush()).expect("typing into the machine");
     }
 
-    /// Type a command at a shell prompt, and give what it printed before it said `done`.
+    /// Type a command at a shell prompt, and give what it printed. It has to succeed.
     pub fn run(&mut self, command: &str, seconds: u64, web: Option<&Server>) -> String {
-        // The shell puts the marker together, so that the echo of the line is not taken for it.
-        self.type_line(&format!("{command}; echo inet''boot-done-$?"));
-        self.expect("inetboot-done-", seconds, web);
-        let end = self.read;
+        // The shell puts the marks together, so that the echo of the line is not taken for them.
+        self.type_line(&format!("echo inet''boot-begin; {command}; echo inet''boot-end-$?"));
+        self.expect("inetboot-begin\n", seconds, web);
+        let output = self.expect("inetboot-end-", seconds, web);
         let status = self.expect("\n", 10, web);
-        let state = self.serial.state.lock().unwrap();
-        let start = state.text[..end].rfind(command).map_or(0, |at| at + command.len());
-        let output = state.text[start..end].replace("inetboot-done-", "");
         assert_eq!(status.trim(), "0", "`{command}` failed:\n{output}");
-        output
+        output.trim_end_matches("inetboot-end-").trim().to_owned()
     }
 
     /// Everything said so far.

@@ -266,7 +266,7 @@ impl Draft {
                 ));
             }
             "nameserver" => {
-                self.net.nameservers.push(parse_value("nameserver", &value, "an IPv4 address is wanted")?)
+                self.net.nameservers.push(parse_value("nameserver", &value, "an IPv4 address is wanted")?);
             }
             "BOOTIF" => self.bootif = Some(bootif(&value)?),
             "proxy" => self.access.proxy = Some(url("proxy", &value)?),

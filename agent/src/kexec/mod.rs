@@ -35,8 +35,8 @@ impl Parts for Payload {
 /// Why the kernel did not take the next one.
 #[derive(Debug, thiserror::Error)]
 pub enum KexecError {
-    /// Lockdown without a signature, or no permission.
-    #[error("this kernel is locked down and does not start the target's kernel")]
+    /// Lockdown, which turns every doubt about a signature into this.
+    #[error("this kernel is locked down, and does not trust the signature of the target's kernel")]
     Locked(#[source] io::Error),
     /// A signature that was refused.
     #[error("this kernel refuses the signature of the target's kernel")]
@@ -82,7 +82,8 @@ impl Explain for KexecError {
     fn hint(&self) -> String {
         match self {
             Self::Locked(_) | Self::Signature(_) => {
-                "Switch Secure Boot off, or let GRUB or iPXE start the ISO's own kernel".into()
+                "Switch Secure Boot and lockdown= off, or use a kernel that trusts the key of this image"
+                    .into()
             }
             Self::NotKernel(_) | Self::Other(_) => "Check the image; the kernel's log may say more".into(),
             Self::Memory(_) => "Add memory, or boot a smaller image".into(),
@@ -105,5 +106,27 @@ pub fn leave() -> Result<Infallible, KexecError> {
     match reboot(RebootCommand::Kexec) {
         Ok(()) => Err(KexecError::Jump(io::Error::other("the call returned"))),
         Err(error) => Err(KexecError::Jump(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_of_the_kernel_has_its_own_sentence() {
+        for (errno, sentence) in [
+            (libc::EPERM, "locked down"),
+            (libc::EKEYREJECTED, "refuses the signature"),
+            (libc::ENOKEY, "refuses the signature"),
+            (libc::ENOEXEC, "does not recognise"),
+            (libc::ENOMEM, "not enough memory"),
+            (libc::EADDRNOTAVAIL, "not enough memory"),
+            (libc::ENOSYS, "without kexec_file_load"),
+            (libc::EINVAL, "the kernel refused"),
+        ] {
+            let error = KexecError::from(io::Error::from_raw_os_error(errno));
+            assert!(error.to_string().contains(sentence), "{errno}: {error}");
+        }
     }
 }

@@ -136,8 +136,7 @@ impl Handoff {
             }
             fields.0.entry(key).or_default().push(value);
         }
-        let (address, prefix) =
-            fields.one("address", |text| slashed(text))?.ok_or(HandoffError::Lacks("address"))?;
+        let (address, prefix) = fields.one("address", slashed)?.ok_or(HandoffError::Lacks("address"))?;
         let grant = match fields.one("server", parsed)? {
             None => None,
             Some(server) => Some(Grant {

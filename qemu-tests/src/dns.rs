@@ -1,0 +1,66 @@
+//! A name server for the guests: knows names below `inetboot.test`, all of them this machine, and
+//! says NXDOMAIN to everything else (RFC 1035). Listens on 127.0.0.1:53, which the guest sees as
+//! 10.0.2.2: `scripts/test` runs the machines in a network namespace of their own, where that
+//! port is free and ours to take.
+
+use std::net::UdpSocket;
+use std::sync::OnceLock;
+
+/// This machine, as a guest on QEMU's user network sees it.
+const HOST: [u8; 4] = [10, 0, 2, 2];
+
+/// The domain whose every name is known, as labels.
+const DOMAIN: &[u8] = b"\x08inetboot\x04test\0";
+
+/// Serve names until the test process ends.
+pub fn serve() {
+    static SOCKET: OnceLock<UdpSocket> = OnceLock::new();
+    SOCKET.get_or_init(|| {
+        let socket = UdpSocket::bind("127.0.0.1:53")
+            .unwrap_or_else(|error| panic!("127.0.0.1:53: {error}; run the tests by scripts/test"));
+        let serving = socket.try_clone().expect("a socket can be cloned");
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, from)) = serving.recv_from(&mut buffer) {
+                if let Some(reply) = answer(&buffer[..length]) {
+                    let _ = serving.send_to(&reply, from);
+                }
+            }
+        });
+        socket
+    });
+}
+
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    const A: [u8; 2] = [0, 1];
+    let name_end = 12 + query.get(12..)?.iter().position(|byte| *byte == 0)? + 1;
+    let question = query.get(12..name_end + 4)?;
+    let known = query[12..name_end].to_ascii_lowercase().ends_with(DOMAIN);
+    let wants_address = query[name_end..name_end + 2] == A;
+    let answers = u8::from(known && wants_address);
+    let code = if known { 0x80 } else { 0x83 }; // Recursion available; NXDOMAIN is 3.
+    let mut reply = query.get(..2)?.to_vec();
+    reply.extend_from_slice(&[0x81, code, 0, 1, 0, answers, 0, 0, 0, 0]);
+    reply.extend_from_slice(question);
+    if answers == 1 {
+        reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        reply.extend_from_slice(&HOST);
+    }
+    Some(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03iso\x08inetboot\x04test\0\0\x01\0\x01";
+
+    #[test]
+    fn our_names_are_this_machine_and_no_others_exist() {
+        let reply = answer(QUERY).unwrap();
+        assert!(reply.ends_with(&HOST));
+        let other: Vec<u8> = QUERY.iter().map(|byte| if *byte == b'b' { b'x' } else { *byte }).collect();
+        assert_eq!(answer(&other).unwrap()[3] & 0x0f, 3);
+        assert_eq!(answer(b"short"), None);
+    }
+}

@@ -1,0 +1,49 @@
+//! What `scripts/build` leaves is of the right kind and size.
+#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
+
+use qemu_tests::machine::built;
+use std::fs;
+use std::process::Command;
+
+/// Of the agent, stripped, and packed by `zstd -19`.
+const AGENT_BYTES: u64 = 2_600_000;
+const AGENT_PACKED_BYTES: usize = 1_200_000;
+
+fn output(program: &str, arguments: &[&str]) -> Vec<u8> {
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} failed");
+    output.stdout
+}
+
+#[test]
+fn the_agent_is_static_and_needs_no_interpreter() {
+    for program in ["inetboot", "inetbootctl"] {
+        let path = built(program);
+        let kind =
+            String::from_utf8(output("file", &[path.to_str().expect("a path")])).expect("file prints text");
+        assert!(kind.contains("static-pie linked") && !kind.contains("interpreter"), "{kind}");
+    }
+}
+
+#[test]
+fn the_agent_is_small() {
+    let agent = built("inetboot");
+    let bytes = fs::metadata(&agent).expect("the agent is there").len();
+    let packed = output("zstd", &["-19", "-c", "-q", agent.to_str().expect("a path")]).len();
+    println!("agent: {bytes} bytes, {packed} packed");
+    assert!(bytes <= AGENT_BYTES, "{bytes} bytes");
+    assert!(packed <= AGENT_PACKED_BYTES, "{packed} bytes packed");
+}
+
+#[test]
+fn no_code_of_the_desk_is_in_the_agent() {
+    let has = |name: &str, text: &str| {
+        let bytes = fs::read(built(name)).expect("reading a program");
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    for words in ["Ctrl-C unmounts it", "inetbootctl mount"] {
+        assert!(!has("inetboot", words), "the agent says \"{words}\"");
+    }
+    assert!(has("inetbootctl", "Ctrl-C unmounts it"), "the words to look for have changed");
+}
