@@ -1,8 +1,9 @@
 //! What `scripts/build` leaves is of the right kind and size.
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
-use qemu_tests::machine::built;
+use qemu_tests::machine::{built, repository, script};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Of the agent, stripped, and packed by `zstd -19`.
@@ -46,4 +47,18 @@ fn no_code_of_the_desk_is_in_the_agent() {
         assert!(!has("inetboot", words), "the agent says \"{words}\"");
     }
     assert!(has("inetbootctl", "Ctrl-C unmounts it"), "the words to look for have changed");
+}
+
+#[test]
+fn the_stock_kernel_has_what_the_first_life_needs() {
+    let kernel = PathBuf::from(script("kernel"));
+    let config = fs::read_to_string(kernel.join("config")).expect("reading the kernel's configuration");
+    let needed = fs::read_to_string(repository().join("kernel-config/needed.config")).expect("reading it");
+    let options: Vec<&str> =
+        needed.lines().filter_map(|line| line.split_once('=')).map(|(option, _)| option).collect();
+    assert!(options.len() > 20, "the fragment was not understood");
+    for option in options {
+        let has = |value| config.lines().any(|line| line == format!("{option}={value}"));
+        assert!(has("y") || has("m"), "the stock kernel lacks {option}");
+    }
 }
