@@ -5,6 +5,9 @@ fn main() {
     println!("cargo:rerun-if-changed={script}");
     let is = |variable: &str, value: &str| std::env::var(variable).is_ok_and(|found| found == value);
     if is("CARGO_CFG_TARGET_ENV", "musl") && is("PROFILE", "release") {
-        println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}/{script}", env!("CARGO_MANIFEST_DIR"));
+        println!(
+            "cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{}/{script}",
+            env!("CARGO_MANIFEST_DIR")
+        );
     }
 }

@@ -10,9 +10,9 @@ use inetboot::miniroot::handoff::Handoff;
 use inetboot::net::Network;
 use inetboot::receipt::{Cost, Receipt};
 use inetboot::source::Image;
-use inetboot::source::http::Patience;
+use inetboot::source::mirrors::Patience;
 use inetboot::step::{Journal, Step, Timings};
-use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve, source};
+use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve};
 use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
@@ -60,8 +60,8 @@ fn boot() -> Result<Infallible, Failure> {
     early::load_drivers();
     let network = journal.step(Step::Network, || net::up(&config.net))?;
     let leased = Instant::now();
-    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE, None))?;
-    console::say(&format!("  {}, {}", image.source(), source::UNVERIFIED));
+    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE))?;
+    console::say(&format!("  {}, {}", image.source(), image.trust()));
     let medium = journal.step(Step::Medium, || medium::mount(image.source()))?;
     let plan = journal
         .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
@@ -97,13 +97,10 @@ fn handoff(
     image: &Image,
     first: Cost,
 ) -> Handoff {
-    let version = image.version().clone();
     Handoff {
-        url: config.image.to_string(),
+        url: config.image.name(),
         proxy: config.access.proxy.as_ref().map(ToString::to_string),
-        length: version.length,
-        etag: version.etag,
-        modified: version.modified,
+        recipe: image.recipe(),
         mac: network.link.mac,
         lease: network.lease.clone(),
         written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -120,9 +117,10 @@ fn cost(image: &Image, timings: Timings) -> Cost {
 
 fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
     Receipt {
-        image: config.image.to_string(),
-        image_bytes: image.version().length,
-        trust: source::UNVERIFIED,
+        image: config.image.name(),
+        image_bytes: image.source().len(),
+        trust: image.trust().to_string(),
+        mirrors: image.reports(),
         measured: measure::WORD,
         first: cost(image, journal.timings().clone()),
         second: Cost::default(),

@@ -16,6 +16,17 @@ pub struct Cost {
     pub requests: u64,
 }
 
+/// What one place that has the image did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its address.
+    pub url: String,
+    /// Bytes of the image that came from it.
+    pub bytes: u64,
+    /// Why it is not asked any more.
+    pub wrong: Option<String>,
+}
+
 /// The cost of the boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -24,9 +35,11 @@ pub struct Receipt {
     /// How long it is.
     pub image_bytes: u64,
     /// What can be said about its being genuine.
-    pub trust: &'static str,
+    pub trust: String,
     /// What can be said about its having been measured.
     pub measured: &'static str,
+    /// What each place that has the image did in this life.
+    pub mirrors: Vec<Report>,
     /// The first life.
     pub first: Cost,
     /// The second life, so far.
@@ -53,6 +66,13 @@ impl Receipt {
             self.trust,
             self.measured,
         )];
+        if self.mirrors.len() > 1 {
+            for Report { url, bytes, wrong } in &self.mirrors {
+                let wrong = wrong.as_ref().map(|why| format!(", and is not asked any more: {why}"));
+                let wrong = wrong.unwrap_or_default();
+                lines.push(format!("receipt: {} from {url}{wrong}", size(*bytes)));
+            }
+        }
         for (life, cost) in [("first life", &self.first), ("second life", &self.second)] {
             if !cost.timings.is_empty() {
                 let steps: Vec<String> = cost
@@ -72,18 +92,26 @@ impl Receipt {
         let _ = write!(
             text,
             "{{\n  \"version\": 1,\n  \"image\": {},\n  \"image_bytes\": {},\n  \"trust\": {},\n  \"measured\": {},\n  \
-             \"bytes\": {},\n  \"requests\": {},\n  \"share_percent\": {:.1},\n  \"first_life\": {},\n  \"second_life\": {}\n}}\n",
+             \"bytes\": {},\n  \"requests\": {},\n  \"share_percent\": {:.1},\n  \"mirrors\": [{}],\n  \"first_life\": {},\n  \"second_life\": {}\n}}\n",
             quote(&self.image),
             self.image_bytes,
-            quote(self.trust),
+            quote(&self.trust),
             quote(self.measured),
             self.bytes(),
             self.first.requests + self.second.requests,
             self.share(),
+            self.mirrors.iter().map(Report::json).collect::<Vec<_>>().join(", "),
             self.first.json(),
             self.second.json(),
         );
         text
+    }
+}
+
+impl Report {
+    fn json(&self) -> String {
+        let wrong = self.wrong.as_ref().map(|why| format!(", \"wrong\": {}", quote(why)));
+        format!("{{ \"url\": {}, \"bytes\": {}{} }}", quote(&self.url), self.bytes, wrong.unwrap_or_default())
     }
 }
 
@@ -132,7 +160,8 @@ mod tests {
         Receipt {
             image: "http://h/\"x\".iso".into(),
             image_bytes: 176_000_000,
-            trust: "unverified",
+            trust: "unverified".into(),
+            mirrors: Vec::new(),
             measured: "not measured",
             first,
             second: Cost::default(),
@@ -147,6 +176,20 @@ mod tests {
             "receipt: 44.0 MB in 180 requests, 25.0 % of 176.0 MB; unverified, not measured"
         );
         assert_eq!(lines[1], "receipt: first life: network 1.5 s");
+    }
+
+    #[test]
+    fn places_are_named_where_there_are_several() {
+        let report = |url: &str, wrong: Option<&str>| Report {
+            url: url.into(),
+            bytes: 2_000_000,
+            wrong: wrong.map(str::to_owned),
+        };
+        let mirrors = vec![report("http://a/", None), report("http://b/", Some("it lies"))];
+        let receipt = Receipt { mirrors, ..receipt() };
+        assert_eq!(receipt.lines()[1], "receipt: 2.0 MB from http://a/");
+        assert_eq!(receipt.lines()[2], "receipt: 2.0 MB from http://b/, and is not asked any more: it lies");
+        assert!(receipt.json().contains(r#"{ "url": "http://b/", "bytes": 2000000, "wrong": "it lies" }"#));
     }
 
     #[test]

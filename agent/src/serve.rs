@@ -10,7 +10,7 @@
 //!   which empties the initrd, does not empty it;
 //! * memory pressure cannot kill it nor swap it out.
 
-use crate::config::{Access, Url};
+use crate::config::Access;
 use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
@@ -20,8 +20,8 @@ use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
 use crate::net::{self, Network, clock, renew};
 use crate::receipt::{Cost, Receipt};
-use crate::source::http::{Patience, Version};
-use crate::source::{self, Image};
+use crate::source::Image;
+use crate::source::mirrors::Patience;
 use crate::step::{Journal, Step};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{SigSet, Signal};
@@ -134,7 +134,9 @@ pub fn run() -> Result<Infallible, Failure> {
 
 fn read_handoff() -> Result<Handoff, ServeError> {
     let text = fs::read_to_string(handoff::PATH).map_err(ServeError::Unreadable)?;
-    Handoff::decode(&text).map_err(ServeError::Handoff)
+    let index = fs::read(handoff::INDEX_PATH).ok();
+    let profile = fs::read_to_string(handoff::PROFILE_PATH).ok();
+    Handoff::decode(&text, index, profile).map_err(ServeError::Handoff)
 }
 
 fn start_server() -> Result<Child, ServeError> {
@@ -188,9 +190,9 @@ pub fn server() -> Result<Infallible, Failure> {
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
     let network =
         journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
-    let (url, access, version) = image_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
+    let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
     let image =
-        journal.step(Step::Source, || Image::open(&url, &access, Patience::Endless, Some(&version)))?;
+        journal.step(Step::Source, || Image::again(handoff.recipe.clone(), &access, Patience::Endless))?;
     console::say(&format!("  {}", image.source()));
     // The file is served by threads of its own, and the device is there, until these are dropped:
     // for ever.
@@ -203,9 +205,10 @@ pub fn server() -> Result<Infallible, Failure> {
     })?;
 
     let mut receipt = Receipt {
-        image: url.to_string(),
-        image_bytes: handoff.length,
-        trust: source::UNVERIFIED,
+        image: handoff.url,
+        image_bytes: handoff.recipe.length,
+        trust: handoff.recipe.trust.to_string(),
+        mirrors: Vec::new(),
         measured: measure::WORD,
         first: with_kexec(handoff.first, since_handoff),
         second: Cost { timings: journal.timings().clone(), ..Cost::default() },
@@ -242,15 +245,13 @@ fn settle_down() -> Result<(), ServeError> {
         .map_err(|error| ServeError::Root(error.into()))
 }
 
-fn image_of(handoff: &Handoff) -> Result<(Url, Access, Version), ServeError> {
-    let parse = |text: &str| text.parse::<Url>().map_err(|why| ServeError::Url { why });
-    let url = parse(&handoff.url)?;
-    let proxy = handoff.proxy.as_deref().map(parse).transpose()?;
+fn access_of(handoff: &Handoff) -> Result<Access, ServeError> {
+    let proxy = handoff.proxy.as_deref().map(str::parse).transpose();
     let ca = Path::new(handoff::CA_PATH);
-    let access = Access { ca: ca.exists().then(|| ca.to_owned()), proxy };
-    let version =
-        Version { length: handoff.length, etag: handoff.etag.clone(), modified: handoff.modified.clone() };
-    Ok((url, access, version))
+    Ok(Access {
+        ca: ca.exists().then(|| ca.to_owned()),
+        proxy: proxy.map_err(|why| ServeError::Url { why })?,
+    })
 }
 
 /// Tell process 1 that the device is there, and let go of the screen.
@@ -285,26 +286,46 @@ fn keep_lease(network: Network, held: Duration) {
     }
 }
 
-/// Keep the receipt in the target's `/run/inetboot` up to date, for ever. Other threads serve the
-/// image; this one may wait for the disk like anybody else.
+/// Keep the receipt and the profile in the target's `/run/inetboot` up to date, for ever. Other
+/// threads serve the image; this one may wait for the disk like anybody else.
 fn keep_receipt(mut receipt: Receipt, image: &Image) -> ! {
-    let mut written = String::new();
+    let (mut json, mut profile) = (Note::new("receipt.json"), Note::new("profile"));
     loop {
         update(&mut receipt, image);
-        let json = receipt.json();
-        // The target's root is seen from here through process 1.
-        let run = Path::new("/proc/1/root/run");
-        let path = run.join("inetboot/receipt.json");
-        if (json != written || !path.exists()) && is_tmpfs(run) {
-            let new = run.join("inetboot/.receipt.json");
-            let done = fs::create_dir_all(run.join("inetboot"))
-                .and_then(|()| fs::write(&new, &json))
-                .and_then(|()| fs::rename(&new, &path));
-            if done.is_ok() {
-                written = json;
-            }
+        json.keep(receipt.json());
+        if let Some(read) = image.profile() {
+            profile.keep(read.encode());
         }
         std::thread::sleep(RECEIPT_EVERY);
+    }
+}
+
+/// A small file in the target's `/run/inetboot`.
+struct Note {
+    name: &'static str,
+    written: String,
+}
+
+impl Note {
+    fn new(name: &'static str) -> Self {
+        Self { name, written: String::new() }
+    }
+
+    fn keep(&mut self, text: String) {
+        // The target's root is seen from here through process 1.
+        let run = Path::new("/proc/1/root/run");
+        let dir = run.join("inetboot");
+        let path = dir.join(self.name);
+        if (text == self.written && path.exists()) || !is_tmpfs(run) {
+            return;
+        }
+        let new = dir.join(format!(".{}", self.name));
+        let done = fs::create_dir_all(&dir)
+            .and_then(|()| fs::write(&new, &text))
+            .and_then(|()| fs::rename(&new, &path));
+        if done.is_ok() {
+            self.written = text;
+        }
     }
 }
 
@@ -312,6 +333,7 @@ fn update(receipt: &mut Receipt, image: &Image) {
     let traffic = image.traffic();
     receipt.second.bytes = traffic.bytes;
     receipt.second.requests = traffic.requests;
+    receipt.mirrors = image.reports();
 }
 
 /// Writing anywhere else could wait for the disk that we serve.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 32] = [
+const LAYERS: [(&str, u8); 40] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -38,6 +38,14 @@ const LAYERS: [(&str, u8); 32] = [
     ("step", 0),
     ("sys", 0),
     ("lib", 5),
+    ("source::ahead", 1),
+    ("source::index", 1),
+    ("source::pieces", 1),
+    ("source::profile", 1),
+    ("source::trust", 1),
+    ("source::unpack", 1),
+    ("source::recipe", 1),
+    ("source::version", 1),
     ("source::wire", 1),
 ];
 

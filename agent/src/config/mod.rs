@@ -6,6 +6,7 @@
 pub mod cmdline;
 
 use crate::failure::Explain;
+use crate::source::trust::Demand;
 use cmdline::Word;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -17,7 +18,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The image.
-    pub image: Url,
+    pub image: Wanted,
     /// The family to boot, or `None` to recognise it.
     pub family: Option<String>,
     /// How to get on the network.
@@ -28,6 +29,42 @@ pub struct Config {
     pub on_failure: OnFailure,
     /// Words for the target's kernel, unchanged and in order.
     pub pass_on: Vec<String>,
+}
+
+/// Which image, and what is demanded of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// `netdir=`: the image or its index; several are mirrors. At least one.
+    pub urls: Vec<Url>,
+    /// `inetboot.index=`: the index of the images at `urls`.
+    pub index: Option<Url>,
+    /// `inetboot.pin=`, `inetboot.key=`.
+    pub demand: Demand,
+    /// `inetboot.profile=`.
+    pub profile: WantedProfile,
+}
+
+impl Wanted {
+    /// The image's address, as the first that the user gave.
+    pub fn name(&self) -> String {
+        self.urls.first().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The image at `url`, without further demands.
+    pub fn at(url: Url) -> Self {
+        Self { urls: vec![url], index: None, demand: Demand::default(), profile: WantedProfile::Published }
+    }
+}
+
+/// Which profile to fetch the image by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedProfile {
+    /// The one that the index names, if any.
+    Published,
+    /// This one.
+    At(Url),
+    /// None.
+    Never,
 }
 
 /// How web servers are reached.
@@ -124,6 +161,23 @@ impl Url {
             _ => "image",
         }
     }
+
+    /// What `reference` means beside this address (RFC 3986, 5.2, for what indexes write).
+    pub fn join(&self, reference: &str) -> Option<Self> {
+        if reference.contains("://") {
+            return reference.parse().ok();
+        }
+        let path = self.0.split(['?', '#']).next().unwrap_or_default();
+        let host_end = path.match_indices('/').nth(2).map_or(path.len(), |(at, _)| at);
+        let base = match reference.starts_with('/') {
+            true => path.get(..host_end)?,
+            false => {
+                path.get(..path.rfind('/').filter(|at| *at >= host_end).map_or(path.len(), |at| at + 1))?
+            }
+        };
+        let slash = if reference.starts_with('/') || base.ends_with('/') { "" } else { "/" };
+        format!("{base}{slash}{reference}").parse().ok()
+    }
 }
 
 impl fmt::Display for Url {
@@ -216,7 +270,8 @@ impl Explain for ConfigError {
 
 /// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
 /// for the target.
-const OURS: [&str; 2] = ["inetboot.ca", "inetboot.onfail"];
+const OURS: [&str; 6] =
+    ["inetboot.ca", "inetboot.index", "inetboot.key", "inetboot.onfail", "inetboot.pin", "inetboot.profile"];
 
 /// Words that a boot loader adds for the kernel it starts, of no use to the next one.
 const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
@@ -237,7 +292,10 @@ impl Config {
 
 #[derive(Default)]
 struct Draft {
-    image: Option<Url>,
+    urls: Vec<Url>,
+    index: Option<Url>,
+    demand: Demand,
+    profile: Option<WantedProfile>,
     family: Option<String>,
     net: NetConfig,
     bootif: Option<[u8; 6]>,
@@ -251,7 +309,7 @@ impl Draft {
     fn take(&mut self, word: &Word) -> Result<(), ConfigError> {
         let value = word.value.clone().unwrap_or_default();
         match word.key.as_str() {
-            "netdir" => self.image = Some(one_image(&value)?),
+            "netdir" => self.urls = urls(&value)?,
             "type" if value == "auto" => self.family = None,
             "type" => self.family = Some(value),
             "bootxen" if value == "0" => {}
@@ -273,6 +331,19 @@ impl Draft {
             "panic" => {
                 self.panic = value.parse().ok();
                 self.pass_on.push(word.raw.clone());
+            }
+            "inetboot.index" => self.index = Some(url("inetboot.index", &value)?),
+            "inetboot.pin" => {
+                let why = "sha256: and 64 hexadecimal digits are wanted";
+                self.demand.pin = Some(parse_value("inetboot.pin", &value, why)?);
+            }
+            "inetboot.key" => {
+                let why = "the second line of a minisign public key is wanted, RW...";
+                self.demand.key = Some(parse_value("inetboot.key", &value, why)?);
+            }
+            "inetboot.profile" if value == "none" => self.profile = Some(WantedProfile::Never),
+            "inetboot.profile" => {
+                self.profile = Some(WantedProfile::At(url("inetboot.profile", &value)?));
             }
             "inetboot.ca" => self.access.ca = Some(PathBuf::from(value)),
             "inetboot.onfail" => self.on_failure = Some(value),
@@ -328,7 +399,15 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Config, ConfigError> {
-        let image = self.image.ok_or(ConfigError::NoNetdir)?;
+        if self.urls.is_empty() {
+            return Err(ConfigError::NoNetdir);
+        }
+        let image = Wanted {
+            urls: self.urls,
+            index: self.index,
+            demand: self.demand,
+            profile: self.profile.unwrap_or(WantedProfile::Published),
+        };
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
@@ -359,7 +438,7 @@ impl Draft {
 impl OnFailure {
     /// What `line` asks for, even where the rest of it is not valid.
     pub fn of(line: &str) -> Self {
-        let mut draft = Draft { image: Some(Url(String::new())), ..Draft::default() };
+        let mut draft = Draft { urls: vec![Url(String::new())], ..Draft::default() };
         for word in cmdline::words(line) {
             if matches!(word.key.as_str(), "inetboot.onfail" | "panic") {
                 let _ = draft.take(&word);
@@ -369,16 +448,19 @@ impl OnFailure {
     }
 }
 
-fn one_image(value: &str) -> Result<Url, ConfigError> {
-    if let Some((first, _)) = value.split_once(',')
-        && first.parse::<Url>().is_ok()
-    {
-        return Err(ConfigError::NotYet {
-            argument: format!("netdir={value} (several mirrors)"),
-            instead: "Name one URL; mirrors come with a later release",
-        });
+/// `URL[,URL...]`; a comma may also be part of an address.
+fn urls(value: &str) -> Result<Vec<Url>, ConfigError> {
+    let mut urls: Vec<String> = Vec::new();
+    for part in value.split(',') {
+        match urls.last_mut() {
+            Some(last) if !part.contains("://") => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => urls.push(part.to_owned()),
+        }
     }
-    url("netdir", value)
+    urls.iter().filter(|part| !part.is_empty()).map(|part| url("netdir", part)).collect()
 }
 
 fn url(argument: &str, value: &str) -> Result<Url, ConfigError> {
@@ -504,7 +586,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused_rather_than_ignored() {
-        for words in ["vlan=eth0.5:eth0", "bootxen=1", "netdir=http://a/x,http://b/x", "ip=dhcp6"] {
+        for words in ["vlan=eth0.5:eth0", "bootxen=1", "ip=dhcp6"] {
             assert!(parse(words).is_err(), "{words}");
         }
     }
@@ -541,6 +623,37 @@ mod tests {
         assert_eq!(config("inetboot.onfail=reboot panic=3").on_failure, reboot);
         assert_eq!(OnFailure::of("inetboot.onfail=reboot panic=3 inetboot.bogus=1"), reboot);
         assert!(parse("inetboot.onfail=explode").is_err());
+    }
+
+    #[test]
+    fn several_addresses_are_mirrors_and_a_comma_may_be_part_of_one() {
+        let config = Config::parse("netdir=http://a/x,1.iso,https://b/y.iso").unwrap();
+        let urls: Vec<&str> = config.image.urls.iter().map(Url::as_str).collect();
+        assert_eq!(urls, ["http://a/x,1.iso", "https://b/y.iso"]);
+        assert!(refusal("netdir=http://a/x,ftp://b/y").contains("only http:// and https://"));
+    }
+
+    #[test]
+    fn what_is_demanded_of_an_index_is_understood_or_refused() {
+        let digest = "ab".repeat(32);
+        let config = config(&format!("inetboot.pin=sha256:{digest} inetboot.profile=none"));
+        assert_eq!(config.image.demand.pin.unwrap().to_string(), format!("sha256:{digest}"));
+        assert_eq!(config.image.profile, WantedProfile::Never);
+        assert!(refusal(&format!("{ISO} inetboot.pin=sha256:12")).contains("64 hexadecimal digits"));
+        assert!(refusal(&format!("{ISO} inetboot.key=nonsense")).contains("minisign public key"));
+    }
+
+    #[test]
+    fn a_reference_is_meant_beside_its_index() {
+        let base: Url = "https://h:8443/a/b.idx?x=/y".parse().unwrap();
+        let join = |reference| base.join(reference).unwrap().to_string();
+        assert_eq!(join("store/"), "https://h:8443/a/store/");
+        assert_eq!(join("/c.iso"), "https://h:8443/c.iso");
+        assert_eq!(join("http://i/c.iso"), "http://i/c.iso");
+        let bare: Url = "http://h".parse().unwrap();
+        assert_eq!(bare.join("x").unwrap().as_str(), "http://h/x");
+        assert_eq!(bare.join("/x").unwrap().as_str(), "http://h/x");
+        assert_eq!(base.join("ftp://h/x"), None);
     }
 
     #[test]

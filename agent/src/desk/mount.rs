@@ -1,11 +1,11 @@
 //! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
 
-use crate::config::{Access, Url};
+use crate::config::{Access, Url, Wanted};
 use crate::console::size;
 use crate::failure::{Explain, chain};
 use crate::medium::fuse::FuseMount;
 use crate::source::Image;
-use crate::source::http::Patience;
+use crate::source::mirrors::Patience;
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsStr;
@@ -35,12 +35,12 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
 
-    let image = Image::open(&request.url, &request.access, PATIENCE, None)
+    let image = Image::open(&Wanted::at(request.url.clone()), &request.access, PATIENCE)
         .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
     let name = OsStr::new(request.url.file_name());
     let mount = FuseMount::mount(Arc::clone(image.source()), dir, name)
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
-    let length = size(image.version().length);
+    let length = size(image.source().len());
     say(&format!("{} ({length}) is at {}; Ctrl-C unmounts it", request.url, mount.path().display()));
 
     let unmounted = dir.to_owned();

@@ -6,7 +6,7 @@ pub mod loopdev;
 use crate::early;
 use crate::failure::Explain;
 use crate::source::Source;
-use crate::source::http::HttpError;
+use crate::source::fault::SourceError;
 use fuse::FuseMount;
 use loopdev::{LoopDevice, Mounted};
 use std::ffi::OsStr;
@@ -35,7 +35,7 @@ pub struct Medium {
 pub enum MediumError {
     /// Its first bytes cannot be read.
     #[error("cannot read the image's first sectors")]
-    Read(#[source] HttpError),
+    Read(#[source] SourceError),
     /// It is not an ISO.
     #[error("{image} is not an ISO 9660 image: {looks}")]
     NotIso {

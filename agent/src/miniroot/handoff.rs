@@ -7,6 +7,10 @@
 use crate::config::{mac_text, parse_mac};
 use crate::lease::{Grant, Lease, Route};
 use crate::receipt::Cost;
+use crate::source::index::{Form, Place};
+use crate::source::recipe::Recipe;
+use crate::source::trust::Trust;
+use crate::source::version::Version;
 use crate::step::Step;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -24,6 +28,12 @@ pub const PATH: &str = "/inetboot.d/handoff";
 /// Where the certificates to trust lie, if there are any of our own.
 pub const CA_PATH: &str = "/inetboot.d/ca.pem";
 
+/// Where the image's index lies, if there is one.
+pub const INDEX_PATH: &str = "/inetboot.d/index";
+
+/// Where its profile lies, if there is one.
+pub const PROFILE_PATH: &str = "/inetboot.d/profile";
+
 /// Everything the second life needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {
@@ -31,12 +41,8 @@ pub struct Handoff {
     pub url: String,
     /// `proxy=`.
     pub proxy: Option<String>,
-    /// The version of the image we booted from: its length, and what the server calls it.
-    pub length: u64,
-    /// Its entity tag.
-    pub etag: Option<String>,
-    /// When it was modified.
-    pub modified: Option<String>,
+    /// The image we booted from. Its index and its profile are files of their own.
+    pub recipe: Recipe,
     /// The card that reached it.
     pub mac: [u8; 6],
     /// What the network gave.
@@ -79,13 +85,25 @@ impl Handoff {
         if let Some(proxy) = &self.proxy {
             line("proxy", proxy);
         }
-        line("length", &self.length);
-        if let Some(etag) = &self.etag {
-            line("etag", etag);
+        let recipe = &self.recipe;
+        line("length", &recipe.length);
+        for (place, _) in &recipe.mirrors {
+            match place {
+                Place::File(url) => line("mirror", &format_args!("{FILE} {url}")),
+                Place::Store { url, form } => line("mirror", &format_args!("{} {url}", form.name())),
+            }
         }
-        if let Some(modified) = &self.modified {
-            line("modified", modified);
+        if let Some((_, Some(version))) = recipe.mirrors.first() {
+            version.etag.iter().for_each(|etag| line("etag", etag));
+            version.modified.iter().for_each(|modified| line("modified", modified));
         }
+        for (url, why) in &recipe.wrong {
+            line("wrong", &format_args!("{url} {why}"));
+        }
+        if let Some((url, _)) = &recipe.index {
+            line("index", url);
+        }
+        line("trust", &recipe.trust);
         line("mac", &mac_text(self.mac));
         line("address", &format_args!("{}/{}", self.lease.address, self.lease.prefix));
         for route in &self.lease.routes {
@@ -122,8 +140,8 @@ impl Handoff {
         text
     }
 
-    /// Read what [`Self::encode`] wrote.
-    pub fn decode(text: &str) -> Result<Self, HandoffError> {
+    /// Read what [`Self::encode`] wrote; with the index and the profile, which are files beside it.
+    pub fn decode(text: &str, index: Option<Vec<u8>>, profile: Option<String>) -> Result<Self, HandoffError> {
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
             return Err(HandoffError::Version);
@@ -148,9 +166,7 @@ impl Handoff {
         Ok(Self {
             url: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
             proxy: fields.one("proxy", parsed)?,
-            length: fields.one("length", parsed)?.ok_or(HandoffError::Lacks("length"))?,
-            etag: fields.one("etag", parsed)?,
-            modified: fields.one("modified", parsed)?,
+            recipe: recipe(&fields, index, profile)?,
             mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
             lease: Lease {
                 address,
@@ -173,13 +189,58 @@ impl Handoff {
     }
 }
 
+fn recipe(
+    fields: &Fields<'_>,
+    index: Option<Vec<u8>>,
+    profile: Option<String>,
+) -> Result<Recipe, HandoffError> {
+    let length = fields.one("length", parsed)?.ok_or(HandoffError::Lacks("length"))?;
+    let index = match fields.one("index", parsed)? {
+        None => None,
+        Some(url) => Some((url, index.ok_or(HandoffError::Lacks("the index itself"))?.into())),
+    };
+    // Only the place that was looked at has a version, and only where no index is the measure.
+    let version =
+        Version { length, etag: fields.one("etag", parsed)?, modified: fields.one("modified", parsed)? };
+    let mut version = if index.is_none() { Some(version) } else { None };
+    let places = fields.all("mirror", place)?;
+    Ok(Recipe {
+        length,
+        mirrors: places.into_iter().map(|place| (place, version.take())).collect(),
+        wrong: fields.all("wrong", |text| {
+            let (url, why) = text.split_once(' ')?;
+            Some((url.to_owned(), why.to_owned()))
+        })?,
+        index,
+        trust: fields.one("trust", Trust::from_text)?.ok_or(HandoffError::Lacks("trust"))?,
+        profile,
+    })
+}
+
+/// `file http://h/x.iso`, `zstd http://h/store/`
+fn place(text: &str) -> Option<Place> {
+    let (kind, url) = text.split_once(' ')?;
+    let url = url.to_owned();
+    match kind {
+        FILE => Some(Place::File(url)),
+        form => Some(Place::Store { url, form: Form::from_name(form)? }),
+    }
+}
+
+/// The word for a place that is no store.
+const FILE: &str = "file";
+
 /// Every key there is.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 24] = [
     "url",
     "proxy",
     "length",
+    "mirror",
     "etag",
     "modified",
+    "wrong",
+    "index",
+    "trust",
     "mac",
     "address",
     "route",
@@ -240,13 +301,46 @@ mod tests {
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
+    fn unverified() -> Recipe {
+        let version = Version {
+            length: 176_000_000,
+            etag: Some("\"5f-ab\"".into()),
+            modified: Some("Sat, 21 Nov 2026 05:04:00 GMT".into()),
+        };
+        Recipe {
+            length: 176_000_000,
+            mirrors: vec![
+                (Place::File("http://h/x.iso".into()), Some(version)),
+                (Place::File("http://i/x.iso".into()), None),
+            ],
+            wrong: vec![("http://j/x.iso".into(), "it has other bytes".into())],
+            index: None,
+            trust: Trust::Unverified,
+            profile: None,
+        }
+    }
+
+    fn verified() -> Recipe {
+        let store = |form| (Place::Store { url: "http://h/store/".into(), form }, None);
+        Recipe {
+            mirrors: vec![store(Form::Zstd), store(Form::Casync), (Place::File("http://h/x".into()), None)],
+            index: Some(("http://h/x.idx".into(), b"index".as_slice().into())),
+            trust: Trust::Pinned,
+            profile: Some("profile".into()),
+            ..unverified()
+        }
+    }
+
+    fn decoded(handoff: &Handoff) -> Result<Handoff, HandoffError> {
+        let index = handoff.recipe.index.as_ref().map(|(_, bytes)| bytes.to_vec());
+        Handoff::decode(&handoff.encode(), index, handoff.recipe.profile.clone())
+    }
+
     fn handoff() -> Handoff {
         Handoff {
             url: "http://h/x.iso?a=b c".into(),
             proxy: Some("http://proxy:3128".into()),
-            length: 176_000_000,
-            etag: Some("\"5f-ab\"".into()),
-            modified: Some("Sat, 21 Nov 2026 05:04:00 GMT".into()),
+            recipe: unverified(),
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             lease: Lease {
                 address: [10, 0, 2, 15].into(),
@@ -281,38 +375,39 @@ mod tests {
 
     #[test]
     fn what_is_told_is_understood() {
-        assert_eq!(Handoff::decode(&handoff().encode()), Ok(handoff()));
+        assert_eq!(decoded(&handoff()), Ok(handoff()));
+        let verified = Handoff { recipe: verified(), ..handoff() };
+        assert_eq!(decoded(&verified), Ok(verified.clone()));
+        assert!(Handoff::decode(&verified.encode(), None, None).is_err());
         let bare = Handoff {
             proxy: None,
-            etag: None,
-            modified: None,
             lease: Lease { grant: None, mtu: None, routes: vec![], ..handoff().lease },
             ..handoff()
         };
-        assert_eq!(Handoff::decode(&bare.encode()), Ok(bare));
+        assert_eq!(decoded(&bare), Ok(bare));
     }
 
     #[test]
     fn a_foreign_or_damaged_file_is_refused() {
-        assert_eq!(Handoff::decode("inetboot handoff 2\n"), Err(HandoffError::Version));
+        assert_eq!(Handoff::decode("inetboot handoff 2\n", None, None), Err(HandoffError::Version));
         let damaged = handoff().encode().replace("mac 52", "mac zz");
         assert!(
-            matches!(Handoff::decode(&damaged), Err(HandoffError::Line(line)) if line.starts_with("mac zz"))
+            matches!(Handoff::decode(&damaged, None, None), Err(HandoffError::Line(line)) if line.starts_with("mac zz"))
         );
         let extended = handoff().encode() + "surprise 1\n";
-        assert!(Handoff::decode(&extended).is_err());
+        assert!(Handoff::decode(&extended, None, None).is_err());
     }
 
     #[test]
     fn a_value_cannot_smuggle_a_line() {
-        let evil = Handoff { etag: Some("\"x\"\nurl http://evil/".into()), ..handoff() };
-        assert_eq!(Handoff::decode(&evil.encode()).unwrap().url, handoff().url);
+        let evil = Handoff { proxy: Some("http://x/\nurl http://evil/".into()), ..handoff() };
+        assert_eq!(decoded(&evil).unwrap().url, handoff().url);
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,200}") {
-            let _ = Handoff::decode(&format!("{FIRST_LINE}\n{text}"));
+            let _ = Handoff::decode(&format!("{FIRST_LINE}\n{text}"), None, None);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! initrd of the medium | zeros to 4 bytes | overlay:  /inetboot                 this program
 //!                                                     /inetboot.d/handoff       what it needs to know
 //!                                                     /inetboot.d/ca.pem        whom it trusts
+//!                                                     /inetboot.d/index         what the image has to be
+//!                                                     /inetboot.d/profile       what to fetch ahead
 //!                                                     /inetboot.d/modules/*.ko  what the initrd lacks
 //! ```
 //!
@@ -267,6 +269,12 @@ fn append_overlay(
     archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
     if let Some(pem) = ca {
         archive.file(inside(handoff::CA_PATH), 0o644, pem)?;
+    }
+    if let Some((_, index)) = &handoff.recipe.index {
+        archive.file(inside(handoff::INDEX_PATH), 0o644, index)?;
+    }
+    if let Some(profile) = &handoff.recipe.profile {
+        archive.file(inside(handoff::PROFILE_PATH), 0o644, profile.as_bytes())?;
     }
     archive.directory(inside(transplant::DIR), 0o755)?;
     for organ in organs {

@@ -1,24 +1,42 @@
 //! Step 3: where the image's bytes come from.
 //!
-//! A [`Source`] is a length, `read_at` and a `Display` that is the user's message. What stands
-//! behind it (ranges of a web server's file, memory, a cache around either) is nobody else's
-//! business.
+//! A [`Source`] is a length, `read_at` and a `Display` that is the user's message. Behind it stand
+//! a cache ([`cache`]), the places that have the image ([`mirrors`]), and single requests to them
+//! ([`http`]); none of that is anybody else's business.
 
+pub mod ahead;
 pub mod cache;
+pub mod fault;
+mod find;
 pub mod http;
+pub mod index;
+pub mod mirrors;
+pub mod pieces;
+pub mod profile;
 pub mod ram;
+pub mod recipe;
 pub mod tls;
+pub mod trust;
+pub mod unpack;
+pub mod version;
 pub mod wire;
 
-use crate::config::{Access, Url};
+use crate::config::{Access, Wanted};
 use crate::console;
 use crate::memory::{self, Memory};
-use cache::Cached;
-use http::{Client, HttpError, Opened, Patience, Version};
+use crate::receipt::Report;
+use cache::{Cached, Supply};
+use fault::SourceError;
+use find::Found;
+use http::Client;
+use mirrors::{Mirror, Mirrors, Patience};
+use pieces::Pieces;
+use profile::Profile;
 use ram::Ram;
+use recipe::Recipe;
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::{Traffic, Wire};
 
 /// An immutable run of bytes somewhere.
@@ -35,7 +53,7 @@ pub trait Source: fmt::Display + Send + Sync {
     ///
     /// # Errors
     /// When the bytes cannot be had within the source's patience. A patient source blocks instead.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), HttpError>;
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError>;
 
     /// Why the last read failed, for whoever only sees the kernel's "Input/output error".
     fn trouble(&self) -> Option<String> {
@@ -43,11 +61,9 @@ pub trait Source: fmt::Display + Send + Sync {
     }
 }
 
-/// How long opening an image may take where its server has passing troubles.
-const OPEN_BUDGET: Duration = Duration::from_secs(20);
-
-/// Memory the cache may use: enough for what eight readers ask for at once, twice.
-const CACHE: u64 = 16 << 20;
+/// Memory the cache may use: a sixteenth of the machine's, within these.
+const LEAST_CACHE: u64 = 16 << 20;
+const LARGEST_CACHE: u64 = 64 << 20;
 
 /// Memory that must stay free beside an image that is held whole.
 const BESIDE_WHOLE: u64 = 256 << 20;
@@ -55,45 +71,61 @@ const BESIDE_WHOLE: u64 = 256 << 20;
 /// Attempts at an image that can only be read whole: a cut connection starts it over.
 const WHOLE_TRIES: usize = 3;
 
-/// What can be said about an image that nothing vouches for.
-pub const UNVERIFIED: &str = "unverified";
-
 /// An image, opened.
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn Source>,
+    cached: Option<Arc<Cached<Arc<Mirrors>>>>,
     wire: Arc<Wire>,
-    version: Version,
+    recipe: Recipe,
     ca: Option<Vec<u8>>,
 }
 
 impl Image {
-    /// Open `url`. With `pinned`, insist on that version of it.
-    pub fn open(
-        url: &Url,
-        access: &Access,
-        patience: Patience,
-        pinned: Option<&Version>,
-    ) -> Result<Self, HttpError> {
+    /// Find and open the image that is wanted.
+    pub fn open(wanted: &Wanted, access: &Access, patience: Patience) -> Result<Self, SourceError> {
         let wire = Arc::new(Wire::default());
-        let ca = tls::read_ca(access).map_err(HttpError::Ca)?;
+        let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
         let client = Client::new(access, ca.as_deref(), Arc::clone(&wire))?;
-        match http::open(&client, url.as_str(), patience, OPEN_BUDGET)? {
-            Opened::Ranged(file) => {
-                let version = file.version().clone();
-                if let Some(pinned) = pinned {
-                    pinned.insist(url.as_str(), &version)?;
-                }
-                Ok(Self { source: Arc::new(Cached::new(file, CACHE)), wire, version, ca })
-            }
-            Opened::Whole(whole) => {
-                let version = whole.version().clone();
-                if let Some(pinned) = pinned {
-                    pinned.insist(url.as_str(), &version)?;
-                }
-                Ok(Self { source: Arc::new(read_whole(&whole)?), wire, version, ca })
-            }
+        let found = find::find(&client, wanted)?;
+        Self::of(found, &client, patience, wire, ca)
+    }
+
+    /// Open the image that the first life found, and fetch it ahead of need.
+    pub fn again(recipe: Recipe, access: &Access, patience: Patience) -> Result<Self, SourceError> {
+        let wire = Arc::new(Wire::default());
+        let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
+        let client = Client::new(access, ca.as_deref(), Arc::clone(&wire))?;
+        let found = Found::again(&client, recipe)?;
+        Self::of(found, &client, patience, wire, ca)
+    }
+
+    fn of(
+        found: Found,
+        client: &Client,
+        patience: Patience,
+        wire: Arc<Wire>,
+        ca: Option<Vec<u8>>,
+    ) -> Result<Self, SourceError> {
+        let Found { recipe, pieces, profile, whole, file } = found;
+        if let Some(whole) = whole {
+            let source = Arc::new(read_whole(&whole)?);
+            return Ok(Self { source, cached: None, wire, recipe, ca });
         }
+        let mut file = file;
+        let mirror = |(place, version): &(index::Place, Option<version::Version>)| {
+            Mirror::new(place.clone(), client, version.clone(), file.take())
+        };
+        let list = recipe.mirrors.iter().map(mirror).collect();
+        let mirrors = Arc::new(Mirrors::new(pieces, list, patience));
+        for (url, why) in &recipe.wrong {
+            mirrors.condemn(url, why);
+        }
+        mirrors.race();
+        let memory = Memory::now().map_err(SourceError::Memory)?.total / 16;
+        let cache = memory.clamp(LEAST_CACHE, LARGEST_CACHE);
+        let cached = Arc::new(Cached::new(mirrors, cache, true, profile));
+        Ok(Self { source: Arc::<Cached<_>>::clone(&cached), cached: Some(cached), wire, recipe, ca })
     }
 
     /// Where the bytes come from.
@@ -101,9 +133,15 @@ impl Image {
         &self.source
     }
 
-    /// Which version of the file it is.
-    pub fn version(&self) -> &Version {
-        &self.version
+    /// Everything the second life needs to open it again; with what was found out since.
+    pub fn recipe(&self) -> Recipe {
+        let wrong = self.reports().into_iter().filter_map(|report| Some((report.url, report.wrong?)));
+        Recipe { wrong: wrong.collect(), ..self.recipe.clone() }
+    }
+
+    /// What can be said about its being genuine.
+    pub fn trust(&self) -> &trust::Trust {
+        &self.recipe.trust
     }
 
     /// The certificates that were trusted for it, as PEM; `None` for Mozilla's roots.
@@ -115,12 +153,36 @@ impl Image {
     pub fn traffic(&self) -> Traffic {
         self.wire.traffic()
     }
+
+    /// What each place did.
+    pub fn reports(&self) -> Vec<Report> {
+        self.cached.as_ref().map(|cached| cached.supply().reports()).unwrap_or_default()
+    }
+
+    /// The order in which its pieces were read; none where it is in memory whole.
+    pub fn profile(&self) -> Option<Profile> {
+        self.cached.as_ref().map(|cached| cached.profile())
+    }
 }
 
-fn read_whole(whole: &http::Whole) -> Result<Ram, HttpError> {
-    let available = Memory::now().map_err(HttpError::Memory)?.available;
+impl Supply for Arc<Mirrors> {
+    fn pieces(&self) -> &Pieces {
+        Mirrors::pieces(self)
+    }
+
+    fn fetch(&self, run: Range<u64>) -> Result<Vec<Arc<[u8]>>, SourceError> {
+        Mirrors::fetch(self, run)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        Mirrors::trouble(self)
+    }
+}
+
+fn read_whole(whole: &http::Whole) -> Result<Ram, SourceError> {
+    let available = Memory::now().map_err(SourceError::Memory)?.available;
     if whole.length() + BESIDE_WHOLE > available {
-        return Err(HttpError::TooBig { url: whole.url().to_owned(), length: whole.length(), available });
+        return Err(SourceError::TooBig { url: whole.url().to_owned(), length: whole.length(), available });
     }
     console::say(&format!(
         "  {} is on a server without ranges: reading all {} into memory, once in each life",
@@ -129,7 +191,7 @@ fn read_whole(whole: &http::Whole) -> Result<Ram, HttpError> {
     ));
     let mut tries = 0;
     loop {
-        let mut file = memory::file("image").map_err(HttpError::Memory)?;
+        let mut file = memory::file("image").map_err(SourceError::Memory)?;
         match whole.read(&mut file) {
             Ok(()) => return Ok(Ram::new(file, whole.length(), whole.url().to_owned())),
             Err(error) if tries + 1 >= WHOLE_TRIES => return Err(error),
@@ -139,4 +201,9 @@ fn read_whole(whole: &http::Whole) -> Result<Ram, HttpError> {
             }
         }
     }
+}
+
+/// A lock whose holder cannot leave anything half done that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

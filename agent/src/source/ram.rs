@@ -1,7 +1,7 @@
 //! An image that is in memory whole: the fallback for servers that cannot serve ranges.
 
 use super::Source;
-use super::http::HttpError;
+use super::fault::SourceError;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -32,7 +32,7 @@ impl Source for Ram {
         self.length
     }
 
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), HttpError> {
-        self.file.read_exact_at(buffer, offset).map_err(HttpError::Memory)
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        self.file.read_exact_at(buffer, offset).map_err(SourceError::Memory)
     }
 }
