@@ -125,6 +125,24 @@ impl Builder {
         self
     }
 
+    /// Serve every file below `dir` at its path below `/`.
+    pub fn tree(self, dir: &std::path::Path) -> io::Result<Self> {
+        let mut builder = self;
+        let mut dirs = vec![dir.to_owned()];
+        while let Some(next) = dirs.pop() {
+            for entry in std::fs::read_dir(next)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if let Ok(name) = path.strip_prefix(dir) {
+                    let name = format!("/{}", name.display());
+                    builder.files.push((name, Content::File(path)));
+                }
+            }
+        }
+        Ok(builder)
+    }
+
     /// Speak HTTPS.
     pub fn tls(mut self, identity: Identity) -> Self {
         self.tls = Some(identity);

@@ -1,13 +1,16 @@
 //! InetBoot's tool for the desk. Thin: verbs to functions of `inetboot::desk`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // This is the command line; it may speak.
 
-use clap::{Parser, Subcommand};
-use inetboot::config::{Access, Url};
-use inetboot::desk::mount;
-use std::path::PathBuf;
+use clap::{Args, Parser, Subcommand};
+use inetboot::config::{Access, Url, Wanted, WantedProfile};
+use inetboot::desk::{image, mount};
+use inetboot::source::index::Form;
+use inetboot::source::pieces::Algorithm;
+use inetboot::source::trust::{Demand, Key, Pin};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// InetBoot on the desk: look at images on web servers the way the boot does.
+/// InetBoot on the desk: publish images, and look at them the way the boot does.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Arguments {
@@ -17,24 +20,128 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Make, sign, show and check indexes of images, and stores of their blocks.
+    #[command(subcommand)]
+    Image(Image),
     /// Mount a remote image as one file in a directory; only what is read is fetched.
     ///
     /// Example: inetbootctl mount http://192.0.2.1/debian-live.iso /mnt
     ///          then, in another terminal: xorriso -indev /mnt/debian-live.iso -ls /live
     #[command(verbatim_doc_comment)]
-    Mount {
-        /// The image: an http:// or https:// address of a server that supports ranges.
-        #[arg(value_parser = url)]
-        url: Url,
-        /// An existing, empty directory.
-        dir: PathBuf,
-        /// Trust only the certificates in this PEM file (for https://).
+    Mount(Box<Mount>),
+}
+
+#[derive(Args)]
+struct Mount {
+    /// The image or its index: an http:// or https:// address; several with commas are mirrors.
+    #[arg(value_delimiter = ',', value_parser = url)]
+    url: Vec<Url>,
+    /// An existing, empty directory.
+    dir: PathBuf,
+    /// The index of the image: ours, a .torrent, .meta4 or .caibx.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    index: Option<Url>,
+    /// What the index has to be: sha256:HEX.
+    #[arg(long, value_parser = pin)]
+    pin: Option<Pin>,
+    /// Whose signature the index has to have: a minisign public key, RW...
+    #[arg(long, value_parser = key)]
+    key: Option<Key>,
+    /// Fetch ahead in the order of this profile.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    profile: Option<Url>,
+    /// Write the order in which the image was read to this file.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Trust only the certificates in this PEM file (for https://).
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Go through this HTTP proxy.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    proxy: Option<Url>,
+}
+
+#[derive(Subcommand)]
+enum Image {
+    /// Make an index and a store of block files: equal blocks are one file.
+    Build {
+        /// The image.
+        iso: PathBuf,
+        /// The directory of the block files; the index goes beside it.
+        #[arg(long, value_name = "DIR")]
+        store: PathBuf,
+        /// The index; NAME.idx beside the store by default.
         #[arg(long, value_name = "FILE")]
-        ca: Option<PathBuf>,
-        /// Go through this HTTP proxy.
-        #[arg(long, value_name = "URL", value_parser = url)]
-        proxy: Option<Url>,
+        out: Option<PathBuf>,
+        /// The classic HTTP-FUSE form: SHA-1 and zlib.
+        #[arg(long)]
+        classic: bool,
     },
+    /// Make an index of an image that stays where it is.
+    Index {
+        /// The image.
+        iso: PathBuf,
+        /// The index; NAME.idx beside the image by default.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Show what an index says: ours, a .torrent, .meta4 or .caibx.
+    Info {
+        /// The index.
+        index: PathBuf,
+    },
+    /// Check an image, or a store, against an index.
+    Check {
+        /// The index.
+        index: PathBuf,
+        /// The image, or the directory of the store.
+        image: PathBuf,
+    },
+    /// Make a key pair to sign indexes with.
+    Key {
+        /// Where the secret key goes; the public one goes beside it.
+        secret: PathBuf,
+    },
+    /// Sign an index; inetboot.key= asks for it.
+    Sign {
+        /// The index.
+        index: PathBuf,
+        /// The secret key.
+        #[arg(long, value_name = "FILE")]
+        secret: PathBuf,
+    },
+}
+
+fn pin(text: &str) -> Result<Pin, String> {
+    text.parse().map_err(|()| "sha256: and 64 hexadecimal digits are wanted".into())
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    text.parse().map_err(|()| "the second line of a minisign public key is wanted".into())
+}
+
+fn run_image(verb: Image) -> anyhow::Result<()> {
+    let say = |line: &str| println!("{line}");
+    let index_of = |iso: &Path, beside: &Path| {
+        beside.join(format!("{}.idx", iso.file_name().unwrap_or_default().to_string_lossy()))
+    };
+    let dir = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+    match verb {
+        Image::Build { iso, store, out, classic } => {
+            let out = out.unwrap_or_else(|| index_of(&iso, &dir(&store)));
+            let (algorithm, form) =
+                if classic { (Algorithm::Sha1, Form::Zlib) } else { (Algorithm::Sha256, Form::Zstd) };
+            image::build(&image::Build { iso, out, store: Some((store, form)), algorithm }, &say)
+        }
+        Image::Index { iso, out } => {
+            let out = out.unwrap_or_else(|| index_of(&iso, &dir(&iso)));
+            image::build(&image::Build { iso, out, store: None, algorithm: Algorithm::Sha256 }, &say)
+        }
+        Image::Info { index } => image::info(&index, &say),
+        Image::Check { index, image } => image::check(&index, &image, &say),
+        Image::Key { secret } => image::key(&secret, &say),
+        Image::Sign { index, secret } => image::sign(&index, &secret, &say),
+    }
 }
 
 fn url(text: &str) -> Result<Url, String> {
@@ -43,8 +150,12 @@ fn url(text: &str) -> Result<Url, String> {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
-        Verb::Mount { url, dir, ca, proxy } => {
-            let request = mount::Request { url, dir, access: Access { ca, proxy } };
+        Verb::Image(verb) => run_image(verb),
+        Verb::Mount(mount) => {
+            let Mount { url, dir, index, pin, key, profile, record, ca, proxy } = *mount;
+            let profile = profile.map_or(WantedProfile::Published, WantedProfile::At);
+            let image = Wanted { urls: url, index, demand: Demand { pin, key }, profile };
+            let request = mount::Request { image, dir, access: Access { ca, proxy }, record };
             mount::run(&request, &mut |line| println!("{line}"))
         }
     };

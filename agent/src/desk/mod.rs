@@ -1,3 +1,4 @@
 //! The host's tools, used by `inetbootctl`: the same rooms as the boot, on a desk.
 
+pub mod image;
 pub mod mount;

@@ -16,15 +16,20 @@ use std::time::Duration;
 /// A person at a desk prefers an error to a hanging program.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
+/// How the names of indexes end.
+const INDEXES: [&str; 4] = [".idx", ".torrent", ".meta4", ".caibx"];
+
 /// What to mount where.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The image.
-    pub url: Url,
+    pub image: Wanted,
     /// An existing, empty directory.
     pub dir: PathBuf,
     /// How to reach the server.
     pub access: Access,
+    /// Where the profile goes.
+    pub record: Option<PathBuf>,
 }
 
 /// Mount, say so with `say`, and serve until the file is unmounted or the program is told to stop.
@@ -35,20 +40,33 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
 
-    let image = Image::open(&Wanted::at(request.url.clone()), &request.access, PATIENCE)
+    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)
         .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
-    let name = OsStr::new(request.url.file_name());
-    let mount = FuseMount::mount(Arc::clone(image.source()), dir, name)
+    let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());
-    say(&format!("{} ({length}) is at {}; Ctrl-C unmounts it", request.url, mount.path().display()));
+    say(&format!(
+        "{} ({length}, {}) is at {}; Ctrl-C unmounts it",
+        request.image.name(),
+        image.trust(),
+        mount.path().display()
+    ));
 
     let unmounted = dir.to_owned();
     std::thread::spawn(move || end_when_told(&stop, &unmounted));
     mount.wait().context("serving the image")?;
+    if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
+        std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
+    }
     let traffic = image.traffic();
     say(&format!("unmounted; {} crossed the network in {} requests", size(traffic.bytes), traffic.requests));
     Ok(())
+}
+
+/// What the image is called where only its index is named.
+fn file_name(image: &Wanted) -> &str {
+    let name = image.urls.first().map_or("image", Url::file_name);
+    INDEXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
 }
 
 fn stop_signals() -> SigSet {

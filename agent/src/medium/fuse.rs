@@ -1,7 +1,8 @@
 //! An image as one read-only file, served over `/dev/fuse` (kernel: `Documentation/filesystems/fuse.rst`).
 //!
 //! Reads never fail while the source is patient. The file never changes, so the kernel may cache
-//! names, attributes and contents as long as it likes.
+//! names, attributes and contents as long as it likes. Its own read-ahead stays at the default:
+//! what is worth fetching ahead is known better behind the source.
 
 use crate::source::Source;
 use fuser::{
@@ -11,7 +12,6 @@ use fuser::{
 };
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -49,9 +49,7 @@ impl FuseMount {
         config.acl = SessionACL::Owner;
         config.n_threads = Some(WORKERS);
         let session = Session::new(OneFile { source, name: name.to_owned() }, dir, &config)?.spawn()?;
-        let mount = Self { session: Some(session), path: dir.join(name) };
-        raise_read_ahead(dir);
-        Ok(mount)
+        Ok(Self { session: Some(session), path: dir.join(name) })
     }
 
     /// The file.
@@ -71,15 +69,6 @@ impl Drop for FuseMount {
             // Nothing to be done where it is busy: it goes when its last user does.
             let _ = session.umount_and_join();
         }
-    }
-}
-
-/// The kernel offers 128 KiB to every FUSE mount and lets only root raise it, after mounting.
-/// Four mebibytes keep all workers busy on a sequential read.
-fn raise_read_ahead(dir: &Path) {
-    if let Ok(metadata) = std::fs::metadata(dir) {
-        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-        let _ = std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), "4096");
     }
 }
 

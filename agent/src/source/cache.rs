@@ -3,11 +3,14 @@
 //!
 //! Small on purpose. The kernel's page cache lies above us; this one only bridges the difference
 //! between its requests (4 KiB to 1 MiB) and our pieces, and holds what is ahead of the reader.
+//! Readers only wait: all fetching is done by a few workers, needs before guesses, so that a
+//! reader goes on with its piece while the rest of the same answer is still arriving.
 
 use super::Source;
 use super::ahead::Streams;
 use super::fault::SourceError;
 use super::lock;
+use super::mirrors::Deliver;
 use super::pieces::Pieces;
 use super::profile::{Profile, Recorder};
 use std::collections::{HashMap, VecDeque};
@@ -24,8 +27,9 @@ const RUN: u64 = 1 << 20;
 /// How far ahead of a stream.
 const AHEAD: u64 = 4 << 20;
 
-/// Requests that may be under way ahead of need.
-const WORKERS: usize = 6;
+/// Requests under way at the same time, and those of them that nobody waits for.
+const WORKERS: usize = 8;
+const BACKGROUND: usize = 6;
 
 /// What was fetched ahead and not read for this long was a wrong guess, and may go.
 const STALE: Duration = Duration::from_secs(10);
@@ -35,8 +39,8 @@ pub trait Supply: fmt::Display + Send + Sync + 'static {
     /// The image's pieces.
     fn pieces(&self) -> &Pieces;
 
-    /// Pieces `run`, in order, checked where they can be.
-    fn fetch(&self, run: Range<u64>) -> Result<Vec<Arc<[u8]>>, SourceError>;
+    /// Pieces `run` to `deliver`, in order, checked where they can be, each as soon as it is here.
+    fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError>;
 
     /// Why nothing comes.
     fn trouble(&self) -> Option<String>;
@@ -63,53 +67,57 @@ struct Shelf {
     slots: HashMap<u64, Slot>,
     /// Bytes of the pieces that are here.
     bytes: u64,
-    /// Bytes of those that were fetched ahead, and of those that are coming ahead.
-    fresh: u64,
+    /// Bytes of pieces, here or coming, that nobody has asked for yet.
+    unread: u64,
     clock: u64,
     streams: Streams,
     recorder: Recorder,
-    /// What to fetch ahead: for streams, and of the profile.
-    wanted: VecDeque<Range<u64>>,
+    /// What to fetch: somebody waits for it; a stream will come to it; the profile has it.
+    needed: VecDeque<Range<u64>>,
+    guessed: VecDeque<Range<u64>>,
     profile: VecDeque<Range<u64>>,
+    /// Requests under way that nobody waits for.
+    background: usize,
     closed: bool,
 }
 
 #[derive(Debug)]
 enum Slot {
-    /// Somebody is fetching it.
+    /// It is being fetched, or soon will be; unread while nobody has asked for it.
+    Coming { unread: bool },
+    /// It is here, last used at this tick; unread since then, where it came ahead of need.
+    Here { piece: Arc<[u8]>, used: u64, unread: Option<Instant> },
+    /// It does not come. For the reader who waits for it.
+    Failed(SourceError),
+}
+
+/// What a reader finds.
+enum Look {
+    Here(Arc<[u8]>),
     Coming,
-    /// It is here.
-    Here {
-        piece: Arc<[u8]>,
-        /// The tick of its last use.
-        used: u64,
-        /// When it came, where it came ahead of need and nobody has asked for it yet.
-        fresh: Option<Instant>,
-    },
+    Failed(SourceError),
+    Missing,
 }
 
 impl<S: Supply> Cached<S> {
-    /// Keep about `bytes` of `supply` in memory, and no less than two requests' worth. With `ahead`
-    /// pieces are fetched before they are needed, in the order of the profile where there is one.
-    pub fn new(supply: S, bytes: u64, ahead: bool, profile: Option<Profile>) -> Self {
-        let shelf = Shelf {
-            profile: profile.map(|profile| profile.runs.into()).unwrap_or_default(),
-            ..Shelf::default()
-        };
+    /// Keep about `bytes` of `supply` in memory, and no less than two requests' worth; fetch ahead
+    /// in the order of the profile where there is one.
+    pub fn new(supply: S, bytes: u64, profile: Option<Profile>) -> io::Result<Self> {
+        let profile = profile.map(|profile| profile.runs.into()).unwrap_or_default();
         let capacity = bytes.max(2 * RUN).max(2 * supply.pieces().usual_size());
         let shared = Arc::new(Shared {
             supply,
             capacity,
-            shelf: Mutex::new(shelf),
+            shelf: Mutex::new(Shelf { profile, ..Shelf::default() }),
             arrived: Condvar::new(),
             work: Condvar::new(),
         });
-        for _ in 0..if ahead { WORKERS } else { 0 } {
-            let worker = Arc::clone(&shared);
-            // Without it reading is only slower.
-            let _ = std::thread::Builder::new().name("ahead".into()).spawn(move || worker.fetch_ahead());
+        let cached = Self { shared };
+        for _ in 0..WORKERS {
+            let worker = Arc::clone(&cached.shared);
+            std::thread::Builder::new().name("fetch".into()).spawn(move || worker.work())?;
         }
-        Self { shared }
+        Ok(cached)
     }
 
     /// What lies behind the cache.
@@ -140,124 +148,131 @@ impl<S: Supply> Shared<S> {
         signal.wait(shelf).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Piece `number`; fetches it, and those after it up to `last` that are missing too.
+    /// Piece `number`, of a reader who also wants those up to `last`.
     fn piece(&self, number: u64, last: u64) -> Result<Arc<[u8]>, SourceError> {
+        let pieces = self.supply.pieces();
         let mut shelf = lock(&self.shelf);
-        self.touch(&mut shelf, number);
+        let most = (AHEAD / pieces.usual_size()).max(1);
+        let ahead = shelf.streams.touch(number, most).end.clamp(number + 1, pieces.count());
+        shelf.recorder.note(number);
         loop {
-            match shelf.take(number) {
-                Some(Some(piece)) => {
+            match shelf.look(number) {
+                Look::Here(piece) => {
+                    if ahead > number + 1 {
+                        shelf.guessed.push_back(number + 1..ahead);
+                    }
                     // There may be room for more ahead of the reader now.
-                    self.work.notify_one();
+                    self.work.notify_all();
                     return Ok(piece);
                 }
-                Some(None) => shelf = self.wait(&self.arrived, shelf),
-                None => break,
+                Look::Failed(error) => return Err(error),
+                Look::Coming => {}
+                Look::Missing => {
+                    shelf.need(number, last, ahead, self.run(), pieces);
+                    self.work.notify_all();
+                }
             }
-        }
-        let mut end = number + 1;
-        while end <= last && end - number < self.run() && !shelf.slots.contains_key(&end) {
-            end += 1;
-        }
-        for coming in number..end {
-            shelf.slots.insert(coming, Slot::Coming);
-        }
-        drop(shelf);
-        let fetched = self.supply.fetch(number..end);
-        let mut shelf = lock(&self.shelf);
-        let first = fetched.as_ref().map(|pieces| pieces.first().map(Arc::clone));
-        let outcome = match first {
-            Ok(Some(piece)) => Ok(piece),
-            _ => Err(()),
-        };
-        shelf.put(number..end, fetched.as_deref().unwrap_or_default(), false);
-        shelf.shrink(self.capacity);
-        self.arrived.notify_all();
-        match (outcome, fetched) {
-            (Ok(piece), _) => Ok(piece),
-            (Err(()), Err(error)) => Err(error),
-            (Err(()), Ok(_)) => Err(SourceError::Memory(io::ErrorKind::UnexpectedEof.into())),
-        }
-    }
-
-    /// Note that `number` is read, and what that lets one guess.
-    fn touch(&self, shelf: &mut Shelf, number: u64) {
-        shelf.recorder.note(number);
-        let pieces = self.supply.pieces();
-        let ahead = shelf.streams.touch(number, (AHEAD / pieces.usual_size()).max(1));
-        let ahead = ahead.start..ahead.end.min(pieces.count());
-        if !ahead.is_empty() {
-            shelf.wanted.push_back(ahead);
-            self.work.notify_all();
+            shelf = self.wait(&self.arrived, shelf);
         }
     }
 
     /// A worker: until the cache is closed.
-    fn fetch_ahead(&self) {
+    fn work(&self) {
+        let pieces = self.supply.pieces();
         let mut shelf = lock(&self.shelf);
         while !shelf.closed {
-            let Some(run) = shelf.next_ahead(self.run(), self.capacity / 2, self.supply.pieces()) else {
+            let Some((run, needed)) = shelf.next(self.run(), self.capacity / 2, pieces) else {
                 shelf = self.wait(&self.work, shelf);
                 continue;
             };
+            shelf.background += usize::from(!needed);
             drop(shelf);
-            let fetched = self.supply.fetch(run.clone());
+            let outcome = self.supply.fetch(run.clone(), &mut |number, piece| {
+                let mut shelf = lock(&self.shelf);
+                shelf.arrive(number, piece);
+                shelf.shrink(self.capacity);
+                drop(shelf);
+                self.arrived.notify_all();
+            });
             shelf = lock(&self.shelf);
-            let bytes = self.supply.pieces().bytes(run.clone());
-            shelf.fresh -= bytes.end - bytes.start;
-            // A reader who needs it will ask himself, and hear the reason.
-            shelf.put(run, fetched.as_deref().unwrap_or_default(), true);
-            shelf.shrink(self.capacity);
-            self.arrived.notify_all();
+            shelf.background -= usize::from(!needed);
+            if let Err(error) = outcome {
+                shelf.give_up(run, error, pieces);
+                self.arrived.notify_all();
+            }
         }
     }
 }
 
 impl Shelf {
-    /// The piece, `Some(None)` while it is coming, `None` where nobody asked for it yet.
-    fn take(&mut self, number: u64) -> Option<Option<Arc<[u8]>>> {
+    /// A reader looks for piece `number`.
+    fn look(&mut self, number: u64) -> Look {
         self.clock += 1;
-        match self.slots.get_mut(&number)? {
-            Slot::Coming => Some(None),
-            Slot::Here { piece, used, fresh } => {
+        match self.slots.get_mut(&number) {
+            None => Look::Missing,
+            Some(Slot::Here { piece, used, unread }) => {
                 *used = self.clock;
-                if fresh.take().is_some() {
-                    self.fresh -= piece.len() as u64;
+                if unread.take().is_some() {
+                    self.unread -= piece.len() as u64;
                 }
-                Some(Some(Arc::clone(piece)))
+                Look::Here(Arc::clone(piece))
             }
+            Some(Slot::Coming { .. }) => Look::Coming,
+            Some(Slot::Failed(_)) => match self.slots.remove(&number) {
+                Some(Slot::Failed(error)) => Look::Failed(error),
+                _ => Look::Missing,
+            },
         }
     }
 
-    /// The next run to fetch ahead, marked as coming; at most `most` pieces, and only while less
-    /// than `budget` bytes wait for their reader.
-    fn next_ahead(&mut self, most: u64, budget: u64, pieces: &Pieces) -> Option<Range<u64>> {
+    fn is_missing(&self, number: u64) -> bool {
+        !self.slots.contains_key(&number)
+    }
+
+    /// A reader waits for `number`, wants those up to `last`, and may want those before `ahead`:
+    /// one request, as long as all of them are missing.
+    fn need(&mut self, number: u64, last: u64, ahead: u64, most: u64, pieces: &Pieces) {
+        let mut end = number;
+        while end < ahead.max(last + 1).min(number + most) && self.is_missing(end) {
+            let unread = end > last;
+            if unread {
+                self.unread += pieces.size(end);
+            }
+            self.slots.insert(end, Slot::Coming { unread });
+            end += 1;
+        }
+        self.needed.push_back(number..end);
+        if end < ahead {
+            self.guessed.push_back(end..ahead);
+        }
+    }
+
+    /// The next run to fetch, and whether somebody waits for it. What nobody waits for is marked as
+    /// coming here; at most `most` pieces of it, and only while less than `budget` bytes are unread.
+    fn next(&mut self, most: u64, budget: u64, pieces: &Pieces) -> Option<(Range<u64>, bool)> {
+        if let Some(run) = self.needed.pop_front() {
+            return Some((run, true));
+        }
         self.forget_stale();
-        while self.fresh < budget {
-            let (run, of_profile) = match self.wanted.pop_front() {
+        while self.unread < budget && self.background < BACKGROUND {
+            let (run, of_profile) = match self.guessed.pop_front() {
                 Some(run) => (run, false),
                 None => (self.profile.pop_front()?, true),
             };
-            // What was read once is in the kernel's cache, where it was not read ahead by a stream.
-            let missing = |shelf: &Self, number: &u64| {
-                !shelf.slots.contains_key(number) && !(of_profile && shelf.recorder.has(*number))
-            };
-            let Some(start) = run.clone().find(|number| missing(self, number)) else { continue };
-            let end = (start..run.end)
-                .take(most as usize)
-                .take_while(|number| missing(self, number))
-                .last()
-                .map_or(start, |last| last + 1);
+            // What was read once is in the kernel's cache.
+            let useful = |shelf: &Self, number: u64| shelf.is_missing(number) && !shelf.recorder.has(number);
+            let Some(start) = run.clone().find(|number| useful(self, *number)) else { continue };
+            let mut end = start;
+            while end < run.end.min(start + most) && useful(self, end) {
+                self.unread += pieces.size(end);
+                self.slots.insert(end, Slot::Coming { unread: true });
+                end += 1;
+            }
             if end < run.end {
-                let rest = if of_profile { &mut self.profile } else { &mut self.wanted };
+                let rest = if of_profile { &mut self.profile } else { &mut self.guessed };
                 rest.push_front(end..run.end);
             }
-            for coming in start..end {
-                self.slots.insert(coming, Slot::Coming);
-            }
-            let bytes = pieces.bytes(start..end);
-            self.fresh += bytes.end - bytes.start;
-            return Some(start..end);
+            return Some((start..end, false));
         }
         None
     }
@@ -265,28 +280,39 @@ impl Shelf {
     /// Wrong guesses must not keep right ones out.
     fn forget_stale(&mut self) {
         for slot in self.slots.values_mut() {
-            if let Slot::Here { piece, fresh, .. } = slot
-                && fresh.is_some_and(|since| since.elapsed() > STALE)
+            if let Slot::Here { piece, unread, .. } = slot
+                && unread.is_some_and(|since| since.elapsed() > STALE)
             {
-                *fresh = None;
-                self.fresh -= piece.len() as u64;
+                *unread = None;
+                self.unread -= piece.len() as u64;
             }
         }
     }
 
-    /// What was coming as `run` is here, or where `pieces` are missing did not come.
-    fn put(&mut self, run: Range<u64>, pieces: &[Arc<[u8]>], ahead: bool) {
-        for number in run.clone() {
-            self.slots.remove(&number);
-        }
-        for (number, piece) in run.zip(pieces) {
-            self.clock += 1;
-            self.bytes += piece.len() as u64;
-            if ahead {
-                self.fresh += piece.len() as u64;
+    fn arrive(&mut self, number: u64, piece: Arc<[u8]>) {
+        self.clock += 1;
+        self.bytes += piece.len() as u64;
+        let unread = match self.slots.get(&number) {
+            Some(Slot::Coming { unread: true }) => Some(Instant::now()),
+            _ => None,
+        };
+        self.slots.insert(number, Slot::Here { piece, used: self.clock, unread });
+    }
+
+    /// What of `run` is still coming does not come.
+    fn give_up(&mut self, run: Range<u64>, error: SourceError, pieces: &Pieces) {
+        let mut error = Some(error);
+        for number in run {
+            if let Some(Slot::Coming { unread }) = self.slots.get(&number) {
+                if *unread {
+                    self.unread -= pieces.size(number);
+                }
+                // The first reader hears the reason; the others ask again, and hear their own.
+                match error.take_if(|_| !*unread) {
+                    Some(error) => self.slots.insert(number, Slot::Failed(error)),
+                    None => self.slots.remove(&number),
+                };
             }
-            let fresh = ahead.then(Instant::now);
-            self.slots.insert(number, Slot::Here { piece: Arc::clone(piece), used: self.clock, fresh });
         }
     }
 
@@ -295,14 +321,14 @@ impl Shelf {
     fn shrink(&mut self, capacity: u64) {
         while self.bytes > capacity {
             let here = self.slots.iter().filter_map(|(number, slot)| match slot {
-                Slot::Here { used, fresh, .. } => Some((fresh.is_some(), *used, *number)),
-                Slot::Coming => None,
+                Slot::Here { used, unread, .. } => Some((unread.is_some(), *used, *number)),
+                Slot::Coming { .. } | Slot::Failed(_) => None,
             });
             let Some((_, _, oldest)) = here.min() else { return };
-            if let Some(Slot::Here { piece, fresh, .. }) = self.slots.remove(&oldest) {
+            if let Some(Slot::Here { piece, unread, .. }) = self.slots.remove(&oldest) {
                 self.bytes -= piece.len() as u64;
-                if fresh.is_some() {
-                    self.fresh -= piece.len() as u64;
+                if unread.is_some() {
+                    self.unread -= piece.len() as u64;
                 }
             }
         }
@@ -324,20 +350,17 @@ impl<S: Supply> Source for Cached<S> {
         let pieces = self.shared.supply.pieces();
         let end = offset + buffer.len() as u64;
         let mut filled = 0;
-        while filled < buffer.len() {
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let at = offset + filled as u64;
             let number = pieces.at(at);
             let piece = self.shared.piece(number, pieces.at(end - 1))?;
             let from = (at - pieces.bytes(number..number + 1).start) as usize;
-            let length = piece.len().saturating_sub(from).min(buffer.len() - filled);
-            let (Some(source), Some(sink)) =
-                (piece.get(from..from + length), buffer.get_mut(filled..filled + length))
-            else {
-                return Err(SourceError::Memory(io::ErrorKind::UnexpectedEof.into()));
-            };
+            let part = piece.get(from..).unwrap_or_default();
+            let length = part.len().min(rest.len());
             if length == 0 {
                 return Err(SourceError::Memory(io::ErrorKind::UnexpectedEof.into()));
             }
+            let (sink, source) = (rest.split_at_mut(length).0, part.split_at(length).0);
             sink.copy_from_slice(source);
             filled += length;
         }
@@ -390,10 +413,13 @@ mod tests {
             &self.pieces
         }
 
-        fn fetch(&self, run: Range<u64>) -> Result<Vec<Arc<[u8]>>, SourceError> {
+        fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
             lock(&self.fetched).push(run.clone());
             std::thread::sleep(Duration::from_millis(1));
-            Ok(run.map(|n| self.pieces.bytes(n..n + 1).map(Self::at).collect()).collect())
+            for number in run {
+                deliver(number, self.pieces.bytes(number..number + 1).map(Self::at).collect());
+            }
+            Ok(())
         }
 
         fn trouble(&self) -> Option<String> {
@@ -409,31 +435,29 @@ mod tests {
 
     #[test]
     fn neighbours_are_fetched_by_one_request() {
-        let cached = Cached::new(Pattern::blocks(10), 64 * BLOCK, false, None);
+        let cached = Cached::new(Pattern::blocks(10), 64 * BLOCK, None).unwrap();
         cached.read_at(BLOCK / 2, &mut vec![0; 2 * BLOCK as usize]).unwrap();
-        assert_eq!(cached.supply().fetched(), [0..3]);
+        assert!(cached.supply().fetched().contains(&(0..3)));
     }
 
     #[test]
     fn a_piece_is_fetched_once_however_many_ask() {
-        for ahead in [false, true] {
-            let cached = Cached::new(Pattern::blocks(8), 64 * BLOCK, ahead, None);
-            std::thread::scope(|scope| {
-                for _ in 0..8 {
-                    scope.spawn(|| {
-                        for number in 0..8 {
-                            cached.read_at(number * BLOCK, &mut [0; 4096]).unwrap();
-                        }
-                    });
-                }
-            });
-            assert_eq!(fetched_pieces(&cached), (0..8).collect::<Vec<_>>());
-        }
+        let cached = Cached::new(Pattern::blocks(8), 64 * BLOCK, None).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for number in 0..8 {
+                        cached.read_at(number * BLOCK, &mut [0; 4096]).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fetched_pieces(&cached), (0..8).collect::<Vec<_>>());
     }
 
     #[test]
     fn memory_stays_within_its_bound() {
-        let cached = Cached::new(Pattern::blocks(100), 8 * BLOCK, true, None);
+        let cached = Cached::new(Pattern::blocks(100), 8 * BLOCK, None).unwrap();
         for number in 0..100 {
             cached.read_at(number * BLOCK, &mut [0]).unwrap();
             assert!(lock(&cached.shared.shelf).bytes <= 8 * BLOCK);
@@ -443,7 +467,7 @@ mod tests {
     #[test]
     fn a_profile_is_fetched_before_it_is_read_and_once() {
         let profile = Profile { count: 30, runs: vec![20..26, 3..5] };
-        let cached = Cached::new(Pattern::blocks(30), 64 * BLOCK, true, Some(profile.clone()));
+        let cached = Cached::new(Pattern::blocks(30), 64 * BLOCK, Some(profile.clone())).unwrap();
         for number in [20, 21, 22, 23, 24, 25, 3, 4] {
             cached.read_at(number * BLOCK, &mut [0]).unwrap();
         }
@@ -456,11 +480,11 @@ mod tests {
 
     #[test]
     fn what_is_fetched_ahead_is_bounded_until_it_is_read() {
-        let profile = Profile { count: 100, runs: vec![0..100] };
-        let cached = Cached::new(Pattern::blocks(100), 32 * BLOCK, true, Some(profile));
+        let profile = Profile { count: 100, runs: vec![0..50, 50..100] };
+        let cached = Cached::new(Pattern::blocks(100), 32 * BLOCK, Some(profile)).unwrap();
         std::thread::sleep(Duration::from_millis(200));
         let ahead = fetched_pieces(&cached).len();
-        assert!((16..16 + WORKERS * 4).contains(&ahead), "{ahead}");
+        assert!((16..16 + BACKGROUND * 4).contains(&ahead), "{ahead}");
         for number in 0..100 {
             cached.read_at(number * BLOCK, &mut [0]).unwrap();
         }
@@ -478,7 +502,7 @@ mod tests {
             let digests = vec![0; 20 * ends.len()];
             let pieces = Pieces::ending(ends, Algorithm::Sha1, digests).unwrap();
             let length = pieces.length();
-            let cached = Cached::new(Pattern::new(pieces), 4 * BLOCK, true, None);
+            let cached = Cached::new(Pattern::new(pieces), 4 * BLOCK, None).unwrap();
             for (offset, size) in reads {
                 let offset = offset % length;
                 let size = size.min((length - offset) as usize);

@@ -42,7 +42,7 @@ pub enum SourceError {
         url: String,
         /// Why not.
         #[source]
-        error: TrustError,
+        error: Box<TrustError>,
     },
     /// Somebody has to vouch for the image, and nobody does.
     #[error("{demand} is given, but {url} is an image without an index")]

@@ -80,7 +80,7 @@ fn without_index(opened: Opened, url: &Url, others: &[Url], client: &Client, wan
         trust: Trust::Unverified,
         profile: fetch_profile(client, wanted, None, &pieces),
     };
-    Found { recipe, pieces, profile: None, file, whole }
+    Found { profile: decoded(&recipe, &pieces), recipe, pieces, file, whole }
 }
 
 /// An index that meets what is demanded.
@@ -99,7 +99,7 @@ fn fetch_index(client: &Client, url: &Url, demand: &Demand) -> Result<Fetched, S
     };
     // Nothing of it is read before it is known to be the one that was demanded.
     let trust = Trust::of(&bytes, url.as_str(), demand, signature.as_deref())
-        .map_err(|error| SourceError::Trust { url: url.to_string(), error })?;
+        .map_err(|error| SourceError::Trust { url: url.to_string(), error: Box::new(error) })?;
     let index = index::decode(&bytes, url.as_str())
         .map_err(|error| SourceError::Index { url: url.to_string(), error })?;
     Ok(Fetched { url: url.clone(), bytes: bytes.into(), index, trust })
@@ -136,7 +136,13 @@ fn with_index(
         trust,
         profile,
     };
-    Ok(Found { recipe, pieces: index.pieces, profile: None, file: None, whole: None })
+    Ok(Found {
+        profile: decoded(&recipe, &index.pieces),
+        recipe,
+        pieces: index.pieces,
+        file: None,
+        whole: None,
+    })
 }
 
 fn absolute(place: &Place, base: &Url) -> Option<Place> {
@@ -178,6 +184,10 @@ fn fetch_profile(
     usable.inspect_err(|why| console::say(&format!("  without the profile {url}: {why}"))).ok()
 }
 
+fn decoded(recipe: &Recipe, pieces: &Pieces) -> Option<Profile> {
+    recipe.profile.as_ref().and_then(|text| Profile::decode(text, pieces.count()).ok())
+}
+
 impl Found {
     /// What the first life found.
     pub(super) fn again(client: &Client, recipe: Recipe) -> Result<Self, SourceError> {
@@ -189,7 +199,7 @@ impl Found {
                     .pieces
             }
         };
-        let profile = recipe.profile.as_ref().and_then(|text| Profile::decode(text, pieces.count()).ok());
+        let profile = decoded(&recipe, &pieces);
         let (mut file, mut whole) = (None, None);
         // A single place's word on ranges and version is needed now.
         if let [(Place::File(url), Some(version))] = recipe.mirrors.as_slice() {

@@ -137,9 +137,7 @@ impl Client {
                 };
                 let version = Version::of(response.headers(), length);
                 let mut start = vec![0; GLANCE.min(length) as usize];
-                let (got, outcome) = read_body(response, &mut start, url);
-                self.wire.received(got as u64);
-                outcome?;
+                Answer::new(response, start.len() as u64, url.to_owned(), self).fill(&mut start).1?;
                 let http =
                     Http { client: self.clone(), url: url.to_owned(), place: Mutex::new(place), version };
                 Ok((Opened::Ranged(http), start))
@@ -214,33 +212,26 @@ impl Http {
         self
     }
 
-    /// Fill `buffer` from `offset` by one request; says how much of it was filled, even where it
-    /// then failed.
-    pub fn fetch(&self, offset: u64, buffer: &mut [u8]) -> (usize, Result<(), Fault>) {
+    /// Ask for `length` bytes from `offset`, by one request.
+    pub fn range(&self, offset: u64, length: u64) -> Result<Answer, Fault> {
         let place = lock(&self.place).clone();
-        let wanted = buffer.len() as u64;
-        let range = (offset, offset + wanted - 1);
-        let response = match self.client.get(&place, Some(range), self.version.strong_etag()) {
-            Ok(response) => response,
-            Err(fault) => return (0, Err(fault)),
-        };
+        let range = (offset, offset + length - 1);
+        let response = self.client.get(&place, Some(range), self.version.strong_etag())?;
         if let Err(fault) = self.check(&response, range) {
             let redirected = place != self.url;
-            return match fault {
+            return Err(match fault {
                 // Addresses behind a redirect may live for minutes only.
                 Fault::Status(status) if status.is_client_error() && redirected => {
                     lock(&self.place).clone_from(&self.url);
-                    (0, Err(Fault::Lapsed(status)))
+                    Fault::Lapsed(status)
                 }
-                fault => (0, Err(fault)),
-            };
+                fault => fault,
+            });
         }
         if place == self.url {
             *lock(&self.place) = response.get_uri().to_string();
         }
-        let (got, outcome) = read_body(response, buffer, &place);
-        self.client.wire.received(got as u64);
-        (got, outcome)
+        Ok(Answer::new(response, length, place, &self.client))
     }
 
     /// Whether the answer is the range that was asked for, of the file that was opened.
@@ -278,28 +269,49 @@ impl Http {
     }
 }
 
-/// Fill `buffer` from the body; says how much was filled.
-fn read_body(response: Response<Body>, buffer: &mut [u8], url: &str) -> (usize, Result<(), Fault>) {
-    let wanted = buffer.len() as u64;
-    // One more than wanted: the reader has to see the end for the connection to be used again.
-    let mut reader = response.into_body().into_with_config().limit(wanted + 1).reader();
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => return (filled, Err(Fault::Cut { got: filled as u64, wanted })),
-            Ok(length) => filled += length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                let fault = match fault(ureq::Error::from(error), url) {
-                    Fault::Connection(_) | Fault::Protocol(_) => Fault::Cut { got: filled as u64, wanted },
-                    other => other,
-                };
-                return (filled, Err(fault));
-            }
-        }
+/// The bytes of one answer, as they arrive.
+pub struct Answer {
+    reader: ureq::BodyReader<'static>,
+    url: String,
+    wanted: u64,
+    got: u64,
+    wire: Arc<Wire>,
+}
+
+impl Answer {
+    fn new(response: Response<Body>, wanted: u64, url: String, client: &Client) -> Self {
+        // One more than wanted: the reader has to see the end for the connection to be used again.
+        let reader = response.into_body().into_with_config().limit(wanted + 1).reader();
+        Self { reader, url, wanted, got: 0, wire: Arc::clone(&client.wire) }
     }
-    let _ = reader.read(&mut [0]);
-    (filled, Ok(()))
+
+    /// Fill `buffer`; says how much of it was filled, even where it then failed.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> (usize, Result<(), Fault>) {
+        let mut filled = 0;
+        let outcome = loop {
+            let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) else { break Ok(()) };
+            let cut = Fault::Cut { got: self.got, wanted: self.wanted };
+            match self.reader.read(rest) {
+                Ok(0) => break Err(cut),
+                Ok(length) => {
+                    filled += length;
+                    self.got += length as u64;
+                    self.wire.received(length as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    break Err(match fault(ureq::Error::from(error), &self.url) {
+                        Fault::Connection(_) | Fault::Protocol(_) => cut,
+                        other => other,
+                    });
+                }
+            }
+        };
+        if self.got == self.wanted {
+            let _ = self.reader.read(&mut [0]);
+        }
+        (filled, outcome)
+    }
 }
 
 /// A file that can only be read from its beginning.

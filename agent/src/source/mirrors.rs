@@ -146,16 +146,18 @@ impl Mirror {
 
 /// A run of pieces under way.
 struct Draft {
-    buffer: Vec<u8>,
-    /// The piece that is being filled.
+    /// The piece that is being filled, and the one that is not wanted any more.
     piece: u64,
-    /// Bytes of `buffer` that are filled.
+    end: u64,
+    buffer: Vec<u8>,
     filled: usize,
-    /// Who delivered the beginning of that piece.
+    /// Who delivered the beginning of the piece, and whether somebody else went on.
     by: Option<usize>,
-    /// Whether somebody else went on.
     mixed: bool,
 }
+
+/// What becomes of a piece that arrived and was checked.
+pub type Deliver<'a> = &'a mut dyn FnMut(u64, Arc<[u8]>);
 
 impl Mirrors {
     /// The image of `pieces`, which all of `list` have; at least one.
@@ -227,26 +229,29 @@ impl Mirrors {
         }
     }
 
-    /// Pieces `run`, checked.
-    pub fn fetch(&self, run: Range<u64>) -> Result<Vec<Arc<[u8]>>, SourceError> {
-        let bytes = self.pieces.bytes(run.clone());
-        let length = (bytes.end - bytes.start) as usize;
+    /// Pieces `run` to `deliver`, each checked, in order, and as soon as it is here.
+    pub fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
         let mut draft =
-            Draft { buffer: vec![0; length], piece: run.start, filled: 0, by: None, mixed: false };
+            Draft { piece: run.start, end: run.end, buffer: Vec::new(), filled: 0, by: None, mixed: false };
         let mut tries = 0;
-        while draft.piece < run.end {
+        while draft.piece < draft.end {
             let (number, mirror) = self.choose(tries);
             let before = draft.piece;
-            let outcome = self.advance(number, mirror, &run, &mut draft);
+            let outcome = self.advance(number, mirror, &mut draft, deliver);
             lock(&mirror.state).busy -= 1;
             if draft.piece > before {
-                self.recover();
                 tries = 0;
             }
             if let Err(fault) = outcome {
                 self.strike(mirror, &fault);
                 if !self.endure(&fault) {
-                    let act = format!("cannot read {} bytes at {} of {}", length, bytes.start, mirror.url());
+                    let bytes = self.pieces.bytes(draft.piece..draft.end);
+                    let act = format!(
+                        "cannot read {} bytes at {} of {}",
+                        bytes.end - bytes.start,
+                        bytes.start,
+                        mirror.url()
+                    );
                     return Err(SourceError::Request { act, fault });
                 }
                 if !self.somebody_is_ready() {
@@ -255,12 +260,7 @@ impl Mirrors {
                 tries += 1;
             }
         }
-        let start = bytes.start;
-        let piece = |number| {
-            let bytes = self.pieces.bytes(number..number + 1);
-            Arc::from(&draft.buffer[(bytes.start - start) as usize..(bytes.end - start) as usize])
-        };
-        Ok(run.map(piece).collect())
+        Ok(())
     }
 
     /// The place to ask now: the best of those that are ready, or else the one that failed least.
@@ -299,72 +299,74 @@ impl Mirrors {
         &self,
         number: usize,
         mirror: &Mirror,
-        run: &Range<u64>,
         draft: &mut Draft,
+        deliver: Deliver<'_>,
     ) -> Result<(), Fault> {
-        let origin = self.pieces.bytes(run.clone()).start;
         let start = Instant::now();
-        let before = draft.filled;
+        let mut got = 0;
         let outcome = match &mirror.place {
-            Place::File(url) => {
-                let http = mirror.file(url, self.pieces.length())?;
-                draft.mixed |= draft.by.is_some_and(|by| by != number);
-                draft.by.get_or_insert(number);
-                let (got, outcome) =
-                    http.fetch(origin + draft.filled as u64, &mut draft.buffer[draft.filled..]);
-                draft.filled += got;
-                outcome
-            }
+            Place::File(url) => self.read_file(number, mirror, url, draft, deliver, &mut got),
             Place::Store { url, form } => {
-                let bytes = self.pieces.bytes(draft.piece..draft.piece + 1);
-                let (from, to) = ((bytes.start - origin) as usize, (bytes.end - origin) as usize);
-                let piece = self.stored(mirror, url, *form, draft.piece)?;
-                draft.buffer[from..to].copy_from_slice(&piece);
-                (draft.filled, draft.by, draft.mixed) = (to, Some(number), false);
-                Ok(())
+                let piece = self.stored(mirror, url, *form, draft.piece);
+                piece.and_then(|piece| {
+                    got = piece.len() as u64;
+                    (draft.filled, draft.by, draft.mixed) = (piece.len(), Some(number), false);
+                    draft.buffer = piece;
+                    self.settle(mirror, draft, deliver)
+                })
             }
         };
-        let got = draft.filled.saturating_sub(before) as u64;
         mirror.bytes.fetch_add(got, Ordering::Relaxed);
         if got > 0 {
             let rate = got as f64 / start.elapsed().as_secs_f64().max(0.000_1);
             let mut state = lock(&mirror.state);
             state.rate = 0.7 * state.rate + 0.3 * rate;
         }
-        self.settle(number, mirror, run, draft)?;
         outcome
     }
 
-    /// Check the pieces that are complete; a wrong one is thrown away, with all that came after it.
-    fn settle(
+    fn read_file(
         &self,
         number: usize,
         mirror: &Mirror,
-        run: &Range<u64>,
+        url: &str,
         draft: &mut Draft,
+        deliver: Deliver<'_>,
+        got: &mut u64,
     ) -> Result<(), Fault> {
-        let origin = self.pieces.bytes(run.clone()).start;
-        while draft.piece < run.end {
-            let bytes = self.pieces.bytes(draft.piece..draft.piece + 1);
-            let (from, to) = ((bytes.start - origin) as usize, (bytes.end - origin) as usize);
-            if to > draft.filled {
-                return Ok(());
-            }
-            let (good, mixed) = (self.pieces.accept(draft.piece, &draft.buffer[from..to]), draft.mixed);
-            draft.mixed = false;
-            draft.by = (to < draft.filled).then_some(number);
-            if !good {
-                (draft.filled, draft.by) = (from, None);
-                // Of two who delivered a wrong piece together nobody knows whose fault it is.
-                return match mixed {
-                    true => Ok(()),
-                    false => Err(Fault::Corrupt { piece: draft.piece }),
-                };
-            }
-            draft.piece += 1;
+        let http = mirror.file(url, self.pieces.length())?;
+        let bytes = self.pieces.bytes(draft.piece..draft.end);
+        let from = bytes.start + draft.filled as u64;
+        let mut answer = http.range(from, bytes.end - from)?;
+        while draft.piece < draft.end {
+            draft.mixed |= draft.by.is_some_and(|by| by != number);
+            draft.by.get_or_insert(number);
+            draft.buffer.resize(self.pieces.size(draft.piece) as usize, 0);
+            let (filled, outcome) = answer.fill(draft.buffer.get_mut(draft.filled..).unwrap_or_default());
+            draft.filled += filled;
+            *got += filled as u64;
+            outcome?;
+            self.settle(mirror, draft, deliver)?;
+        }
+        Ok(())
+    }
+
+    /// The piece is complete: check and deliver it. A wrong one is thrown away.
+    fn settle(&self, mirror: &Mirror, draft: &mut Draft, deliver: Deliver<'_>) -> Result<(), Fault> {
+        let (good, mixed) = (self.pieces.accept(draft.piece, &draft.buffer), draft.mixed);
+        (draft.filled, draft.by, draft.mixed) = (0, None, false);
+        if !good {
+            // Of two who delivered a wrong piece together nobody knows whose fault it is.
+            let fault = Fault::Corrupt { piece: draft.piece };
+            return Err(if mixed { Fault::Protocol(chain(&fault)) } else { fault });
+        }
+        deliver(draft.piece, Arc::from(draft.buffer.as_slice()));
+        draft.piece += 1;
+        {
             let mut state = lock(&mirror.state);
             (state.strikes, state.rests_until) = (0, None);
         }
+        self.recover();
         Ok(())
     }
 

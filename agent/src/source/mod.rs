@@ -29,7 +29,7 @@ use cache::{Cached, Supply};
 use fault::SourceError;
 use find::Found;
 use http::Client;
-use mirrors::{Mirror, Mirrors, Patience};
+use mirrors::{Deliver, Mirror, Mirrors, Patience};
 use pieces::Pieces;
 use profile::Profile;
 use ram::Ram;
@@ -82,39 +82,39 @@ pub struct Image {
 }
 
 impl Image {
-    /// Find and open the image that is wanted.
+    /// Find and open the image that is wanted, to read a little of it: its profile is not used.
     pub fn open(wanted: &Wanted, access: &Access, patience: Patience) -> Result<Self, SourceError> {
-        let wire = Arc::new(Wire::default());
-        let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
-        let client = Client::new(access, ca.as_deref(), Arc::clone(&wire))?;
-        let found = find::find(&client, wanted)?;
-        Self::of(found, &client, patience, wire, ca)
+        Self::with(access, patience, |client| {
+            find::find(client, wanted).map(|found| Found { profile: None, ..found })
+        })
+    }
+
+    /// Find and open the image that is wanted, and fetch it ahead of need by its profile.
+    pub fn open_ahead(wanted: &Wanted, access: &Access, patience: Patience) -> Result<Self, SourceError> {
+        Self::with(access, patience, |client| find::find(client, wanted))
     }
 
     /// Open the image that the first life found, and fetch it ahead of need.
     pub fn again(recipe: Recipe, access: &Access, patience: Patience) -> Result<Self, SourceError> {
+        Self::with(access, patience, |client| Found::again(client, recipe))
+    }
+
+    fn with(
+        access: &Access,
+        patience: Patience,
+        find: impl FnOnce(&Client) -> Result<Found, SourceError>,
+    ) -> Result<Self, SourceError> {
         let wire = Arc::new(Wire::default());
         let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
         let client = Client::new(access, ca.as_deref(), Arc::clone(&wire))?;
-        let found = Found::again(&client, recipe)?;
-        Self::of(found, &client, patience, wire, ca)
-    }
-
-    fn of(
-        found: Found,
-        client: &Client,
-        patience: Patience,
-        wire: Arc<Wire>,
-        ca: Option<Vec<u8>>,
-    ) -> Result<Self, SourceError> {
-        let Found { recipe, pieces, profile, whole, file } = found;
+        let Found { recipe, pieces, profile, whole, file } = find(&client)?;
         if let Some(whole) = whole {
             let source = Arc::new(read_whole(&whole)?);
             return Ok(Self { source, cached: None, wire, recipe, ca });
         }
         let mut file = file;
         let mirror = |(place, version): &(index::Place, Option<version::Version>)| {
-            Mirror::new(place.clone(), client, version.clone(), file.take())
+            Mirror::new(place.clone(), &client, version.clone(), file.take())
         };
         let list = recipe.mirrors.iter().map(mirror).collect();
         let mirrors = Arc::new(Mirrors::new(pieces, list, patience));
@@ -124,7 +124,7 @@ impl Image {
         mirrors.race();
         let memory = Memory::now().map_err(SourceError::Memory)?.total / 16;
         let cache = memory.clamp(LEAST_CACHE, LARGEST_CACHE);
-        let cached = Arc::new(Cached::new(mirrors, cache, true, profile));
+        let cached = Arc::new(Cached::new(mirrors, cache, profile).map_err(SourceError::Memory)?);
         Ok(Self { source: Arc::<Cached<_>>::clone(&cached), cached: Some(cached), wire, recipe, ca })
     }
 
@@ -170,8 +170,8 @@ impl Supply for Arc<Mirrors> {
         Mirrors::pieces(self)
     }
 
-    fn fetch(&self, run: Range<u64>) -> Result<Vec<Arc<[u8]>>, SourceError> {
-        Mirrors::fetch(self, run)
+    fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
+        Mirrors::fetch(self, run, deliver)
     }
 
     fn trouble(&self) -> Option<String> {

@@ -1,0 +1,253 @@
+//! `inetbootctl image …`: makes, signs, shows and checks indexes and their stores. The formats are
+//! in `docs/formats.md`.
+
+use crate::console::size;
+use crate::source::index::{self, Form, Index, Place, ours};
+use crate::source::pieces::{Algorithm, BLOCK, Pieces, hex};
+use crate::source::trust::{Pin, signature_url};
+use crate::source::unpack;
+use anyhow::{Context, bail, ensure};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// zstd's level: a store is made once, and read by everybody at the same speed.
+const LEVEL: i32 = 19;
+
+/// How often progress is said.
+const SAY_EVERY: Duration = Duration::from_secs(2);
+
+/// What to make of an image.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// The image.
+    pub iso: PathBuf,
+    /// Where the index goes.
+    pub out: PathBuf,
+    /// The directory of block files, and how they are packed; `None` for an index alone.
+    pub store: Option<(PathBuf, Form)>,
+    /// How blocks are digested.
+    pub algorithm: Algorithm,
+}
+
+#[derive(Default)]
+struct Tally {
+    next: AtomicU64,
+    new_files: AtomicU64,
+    new_bytes: AtomicU64,
+}
+
+/// Make the index of an image, and its store. Block files that are there already are kept, so that
+/// it goes on where it was stopped, and a second release adds only what is new.
+pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
+    let iso = File::open(&build.iso).with_context(|| format!("opening {}", build.iso.display()))?;
+    let length = iso.metadata()?.len();
+    ensure!(length > 0, "{} is empty", build.iso.display());
+    let count = length.div_ceil(BLOCK);
+    let digests = Mutex::new(vec![Vec::new(); count as usize]);
+    let tally = Tally::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let work = || -> anyhow::Result<()> {
+            let mut block = vec![0; BLOCK as usize];
+            loop {
+                let number = tally.next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return Ok(());
+                }
+                let start = number * BLOCK;
+                block.resize(BLOCK.min(length - start) as usize, 0);
+                iso.read_exact_at(&mut block, start)
+                    .with_context(|| format!("reading {}", build.iso.display()))?;
+                let digest = build.algorithm.digest(&block);
+                if let Some((store, form)) = &build.store {
+                    keep(store, *form, &hex(&digest), &block, &tally)?;
+                }
+                if let Some(slot) = digests.lock().ok().as_mut().and_then(|all| all.get_mut(number as usize))
+                {
+                    *slot = digest;
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut said = Instant::now();
+        while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(20));
+            if said.elapsed() > SAY_EVERY {
+                said = Instant::now();
+                let done = tally.next.load(Ordering::Relaxed).min(count);
+                say(&format!("{done} of {count} blocks ({} %)", done * 100 / count));
+            }
+        }
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(outcome) => outcome,
+            Err(_) => bail!("a worker failed"),
+        })
+    })?;
+    let digests = digests.into_inner().unwrap_or_default();
+    let different = digests.iter().collect::<HashSet<_>>().len() as u64;
+    let pieces = Pieces::every(BLOCK, length, build.algorithm, digests.concat())?;
+    let beside = build.out.parent().unwrap_or(Path::new(""));
+    let place = match &build.store {
+        None => Place::File(relative(&build.iso, beside)),
+        Some((store, form)) => Place::Store { url: relative(store, beside) + "/", form: *form },
+    };
+    let index = Index { pieces, places: vec![place], profile: None };
+    let bytes = ours::encode(&index).context("an image has blocks")?;
+    write_whole(&build.out, &bytes)?;
+    say(&format!("{}: {} in {count} blocks, {different} different", build.out.display(), size(length)));
+    if build.store.is_some() {
+        let (files, packed) = (tally.new_files.into_inner(), tally.new_bytes.into_inner());
+        say(&format!("store: {files} new files of {}", size(packed)));
+    }
+    say(&format!("inetboot.pin={}", Pin::of(&bytes)));
+    Ok(())
+}
+
+/// `path` as it is written in an index that lies in `beside`: its name where it lies there too.
+fn relative(path: &Path, beside: &Path) -> String {
+    path.strip_prefix(beside).unwrap_or(path).display().to_string()
+}
+
+fn keep(store: &Path, form: Form, digest: &str, block: &[u8], tally: &Tally) -> anyhow::Result<()> {
+    let path = store.join(form.path(digest));
+    if path.exists() {
+        return Ok(());
+    }
+    let packed = match form {
+        Form::Plain => block.to_vec(),
+        Form::Zlib => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(block)?;
+            encoder.finish()?
+        }
+        Form::Zstd | Form::Casync => zstd::encode_all(block, LEVEL)?,
+    };
+    tally.new_files.fetch_add(1, Ordering::Relaxed);
+    tally.new_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
+    write_whole(&path, &packed)
+}
+
+/// Written whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let named = || format!("writing {}", path.display());
+    let thread = std::thread::current().id();
+    let new = dir.join(format!(".new-{}-{thread:?}", std::process::id()));
+    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).with_context(named)
+}
+
+fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let index = index::decode(&bytes, &path.display().to_string())
+        .with_context(|| format!("{} cannot be used", path.display()))?;
+    Ok((bytes, index))
+}
+
+/// What an index says, ours or another.
+pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let (bytes, index) = read_index(path)?;
+    let pieces = &index.pieces;
+    let algorithm = pieces.digest(0).map_or("no digests", |(algorithm, _)| algorithm.name());
+    say(&format!(
+        "image: {} ({} bytes) in {} pieces of about {}, {algorithm}",
+        size(pieces.length()),
+        pieces.length(),
+        pieces.count(),
+        size(pieces.usual_size())
+    ));
+    for place in &index.places {
+        match place {
+            Place::File(url) => say(&format!("file: {url}")),
+            Place::Store { url, form } => say(&format!("store: {url} ({})", form.name())),
+        }
+    }
+    if let Some(url) = &index.profile {
+        say(&format!("profile: {url}"));
+    }
+    say(&format!("inetboot.pin={}", Pin::of(&bytes)));
+    Ok(())
+}
+
+/// Whether an image, or a store, is what the index says.
+pub fn check(path: &Path, what: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let (_, index) = read_index(path)?;
+    let pieces = &index.pieces;
+    let form = index.places.iter().find_map(|place| match place {
+        Place::Store { form, .. } => Some(*form),
+        Place::File(_) => None,
+    });
+    let file = if what.is_dir() { None } else { Some(File::open(what)?) };
+    if let Some(file) = &file {
+        let length = file.metadata()?.len();
+        ensure!(
+            length == pieces.length(),
+            "{} has {length} bytes, and should have {}",
+            what.display(),
+            pieces.length()
+        );
+    }
+    let mut wrong = 0;
+    for number in 0..pieces.count() {
+        let bytes = match &file {
+            Some(file) => {
+                let mut bytes = vec![0; pieces.size(number) as usize];
+                file.read_exact_at(&mut bytes, pieces.bytes(number..number + 1).start)?;
+                Some(bytes)
+            }
+            None => {
+                let form = form.context("the index names no store")?;
+                let (_, digest) = pieces.digest(number).context("the index has no digests")?;
+                let packed = fs::read(what.join(form.path(&hex(digest)))).ok();
+                packed.and_then(|packed| unpack::piece(form, &packed, pieces.size(number) as usize))
+            }
+        };
+        match bytes {
+            Some(bytes) if pieces.accept(number, &bytes) => {}
+            Some(_) => {
+                wrong += 1;
+                say(&format!("piece {number} has other bytes than the index says"));
+            }
+            None => {
+                wrong += 1;
+                say(&format!("piece {number} is missing or cannot be unpacked"));
+            }
+        }
+    }
+    ensure!(wrong == 0, "{wrong} of {} pieces are wrong", pieces.count());
+    say(&format!("all {} pieces are right", pieces.count()));
+    Ok(())
+}
+
+/// Make a key pair: the secret key in `secret`, the public one beside it.
+pub fn key(secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    ensure!(!secret.exists(), "{} exists; a secret key is never overwritten", secret.display());
+    let pair = minisign::KeyPair::generate_unencrypted_keypair()?;
+    write_whole(secret, pair.sk.to_box(Some("InetBoot"))?.to_string().as_bytes())?;
+    let public = secret.with_extension("pub");
+    write_whole(&public, pair.pk.to_box()?.to_string().as_bytes())?;
+    say(&format!("{}, {}", secret.display(), public.display()));
+    say(&format!("inetboot.key={}", pair.pk.to_base64()));
+    Ok(())
+}
+
+/// Sign an index: the signature lies beside it.
+pub fn sign(path: &Path, secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let (bytes, _) = read_index(path)?;
+    let text = fs::read_to_string(secret).with_context(|| format!("reading {}", secret.display()))?;
+    let named = || format!("{} is no unencrypted minisign secret key", secret.display());
+    let secret = minisign::SecretKeyBox::from_string(&text)
+        .and_then(minisign::SecretKeyBox::into_unencrypted_secret_key)
+        .with_context(named)?;
+    let signature = minisign::sign(None, &secret, bytes.as_slice(), None, None)?;
+    let out = PathBuf::from(signature_url(&path.display().to_string()));
+    write_whole(&out, signature.into_string().as_bytes())?;
+    say(&format!("{}", out.display()));
+    Ok(())
+}

@@ -1,0 +1,366 @@
+//! Images that somebody vouches for: published by our own tool and by the world's, fetched from
+//! mirrors of which one lies and one dies. No wrong byte is ever given.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests stop the test
+
+use inetboot::config::{Access, Url, Wanted, WantedProfile};
+use inetboot::failure::{Explain, chain};
+use inetboot::source::Image;
+use inetboot::source::fault::SourceError;
+use inetboot::source::mirrors::Patience;
+use inetboot::source::trust::Demand;
+use qemu_tests::web::{Content, Fault, Server};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+const LENGTH: usize = 6_000_000;
+const SHORT: Patience = Patience::Bounded(Duration::from_millis(1500));
+const LONG: Patience = Patience::Bounded(Duration::from_secs(60));
+
+/// Half of it is hard to pack, and a quarter is the same again.
+fn image() -> Vec<u8> {
+    let hard =
+        (0..LENGTH as u32 / 8).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_be_bytes());
+    let mut image: Vec<u8> = hard.collect();
+    image.resize(LENGTH * 3 / 4, b'x');
+    let again = image[..LENGTH / 4].to_vec();
+    image.extend(again);
+    image
+}
+
+fn run(dir: &Path, program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup installs it)"));
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    output
+}
+
+fn ctl(dir: &Path, arguments: &[&str]) -> String {
+    let output = run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["image"], arguments].concat());
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// A directory with the image in it.
+fn site() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("x.iso"), image()).expect("writing the image");
+    dir
+}
+
+fn serve(dir: &Path) -> Server {
+    Server::builder().tree(dir).and_then(qemu_tests::web::Builder::start).expect("a server")
+}
+
+fn wanted(urls: &[String]) -> Wanted {
+    let urls = urls.iter().map(|url| url.parse::<Url>().expect("a URL")).collect();
+    Wanted { urls, index: None, demand: Demand::default(), profile: WantedProfile::Published }
+}
+
+fn open(wanted: &Wanted, patience: Patience) -> Result<Image, SourceError> {
+    Image::open(wanted, &Access::default(), patience)
+}
+
+fn refusal(wanted: &Wanted) -> String {
+    let error = open(wanted, SHORT).and_then(|image| read(&image)).expect_err("it was trusted");
+    format!("{}. {}", chain(&error), error.hint())
+}
+
+/// All of it.
+fn read(image: &Image) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = vec![0; image.source().len() as usize];
+    image.source().read_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// The image as `wanted`, with everything right.
+fn is_right(wanted: &Wanted) -> Image {
+    let opened = open(wanted, LONG).unwrap_or_else(|error| panic!("{}. {}", chain(&error), error.hint()));
+    assert!(read(&opened).expect("reading it") == image(), "wrong bytes");
+    opened
+}
+
+#[test]
+fn a_store_is_fetched_piece_by_piece_and_packed() {
+    for classic in [false, true] {
+        let dir = site();
+        let arguments = ["build", "x.iso", "--store", "store", "--classic"];
+        let said = ctl(dir.path(), if classic { &arguments } else { &arguments[..4] });
+        assert!(said.contains("23 blocks") && said.contains("store:"), "{said}");
+        fs::remove_file(dir.path().join("x.iso")).expect("the image is not needed any more");
+        ctl(dir.path(), &["check", "x.iso.idx", "store"]);
+        let server = serve(dir.path());
+        let opened = is_right(&wanted(&[server.url("/x.iso.idx")]));
+        assert_eq!(opened.trust().to_string(), "unverified: nobody vouches for its index");
+        assert!(server.bytes_sent() < LENGTH as u64 * 9 / 10, "it is packed");
+    }
+}
+
+#[test]
+fn a_build_goes_on_where_it_stopped_and_a_second_release_adds_its_own_blocks() {
+    let dir = site();
+    ctl(dir.path(), &["build", "x.iso", "--store", "store"]);
+    let again = ctl(dir.path(), &["build", "x.iso", "--store", "store"]);
+    assert!(again.contains("0 new files"), "{again}");
+    let mut second = image();
+    second[3_000_000] ^= 1;
+    fs::write(dir.path().join("y.iso"), second).expect("writing the second release");
+    let said = ctl(dir.path(), &["build", "y.iso", "--store", "store"]);
+    assert!(said.contains("1 new files"), "{said}");
+}
+
+#[test]
+fn an_index_of_an_image_that_stays_where_it_is() {
+    let dir = site();
+    ctl(dir.path(), &["index", "x.iso"]);
+    ctl(dir.path(), &["check", "x.iso.idx", "x.iso"]);
+    let server = serve(dir.path());
+    is_right(&wanted(&[server.url("/x.iso.idx")]));
+    let elsewhere = Wanted {
+        index: Some(server.url("/x.iso.idx").parse().expect("a URL")),
+        ..wanted(&[server.url("/x.iso")])
+    };
+    is_right(&elsewhere);
+}
+
+#[test]
+fn the_indexes_of_the_world_are_read_as_their_tools_write_them() {
+    let dir = site();
+    let (one, two) = (serve(dir.path()), serve(dir.path()));
+    let seeds = [one.url("/x.iso"), two.url("/x.iso")];
+    let seed = seeds.join(",");
+    run(
+        dir.path(),
+        "mktorrent",
+        &["-l", "18", "-a", "udp://tracker.invalid", "-w", &seed, "-o", "x.torrent", "x.iso"],
+    );
+    run(dir.path(), "casync", &["make", "--store=default.castr", "x.caibx", "x.iso"]);
+    let hashes: String = image()
+        .chunks(1 << 18)
+        .map(|piece| {
+            format!("<hash>{}</hash>", hex(&inetboot::source::pieces::Algorithm::Sha256.digest(piece)))
+        })
+        .collect();
+    let metalink = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"x.iso\"><size>{LENGTH}</size><pieces length=\"262144\" type=\"sha-256\">{hashes}</pieces><url priority=\"1\">{}</url><url priority=\"2\">{}</url></file></metalink>",
+        seeds[0], seeds[1]
+    );
+    fs::write(dir.path().join("x.meta4"), metalink).expect("writing the metalink");
+    let indexes = serve(dir.path());
+    for index in ["/x.torrent", "/x.meta4", "/x.caibx"] {
+        let opened = is_right(&wanted(&[indexes.url(index)]));
+        assert!(opened.trust().to_string().starts_with("unverified: nobody vouches"), "{index}");
+        assert!(ctl(dir.path(), &["info", &index[1..]]).contains("inetboot.pin=sha256:"));
+    }
+    assert!(one.bytes_sent() + two.bytes_sent() > 0, "the web seeds were asked");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    inetboot::source::pieces::hex(bytes)
+}
+
+/// `inetboot.pin=` or `inetboot.key=` as the tool prints it.
+fn value<'a>(said: &'a str, argument: &str) -> &'a str {
+    said.lines().find_map(|line| line.strip_prefix(argument)).unwrap_or_else(|| panic!("{said}"))
+}
+
+#[test]
+fn a_pin_or_a_signature_decides() {
+    let dir = site();
+    let said = ctl(dir.path(), &["index", "x.iso"]);
+    let pin = value(&said, "inetboot.pin=").parse().ok();
+    let key = value(&ctl(dir.path(), &["key", "secret.key"]), "inetboot.key=").parse().ok();
+    let stranger = value(&ctl(dir.path(), &["key", "other.key"]), "inetboot.key=").parse().ok();
+    let server = serve(dir.path());
+    let demand = |pin: &Option<_>, key: &Option<_>| Wanted {
+        demand: Demand { pin: Option::clone(pin), key: Option::clone(key) },
+        ..wanted(&[server.url("/x.iso.idx")])
+    };
+    assert_eq!(is_right(&demand(&pin, &None)).trust().to_string(), "verified, pinned");
+    assert!(refusal(&demand(&None, &key)).contains("demands a signature"));
+    ctl(dir.path(), &["sign", "x.iso.idx", "--secret", "secret.key"]);
+    let server = serve(dir.path());
+    let signed = |key: &Option<_>, path: &str| Wanted {
+        demand: Demand { pin: None, key: Option::clone(key) },
+        ..wanted(&[server.url(path)])
+    };
+    assert!(is_right(&signed(&key, "/x.iso.idx")).trust().to_string().starts_with("verified, signed by RW"));
+    assert!(refusal(&signed(&stranger, "/x.iso.idx")).contains("signature is not good"));
+    let bare = refusal(&signed(&key, "/x.iso"));
+    assert!(bare.contains("inetboot.key= is given") && bare.contains("without an index"), "{bare}");
+}
+
+#[test]
+fn what_was_tampered_with_is_refused_before_it_is_used() {
+    let dir = site();
+    let said = ctl(dir.path(), &["build", "x.iso", "--store", "store"]);
+    let pin = value(&said, "inetboot.pin=").parse().ok();
+    let pinned = |server: &Server| Wanted {
+        demand: Demand { pin: Option::clone(&pin), key: None },
+        ..wanted(&[server.url("/x.iso.idx")])
+    };
+    // The index.
+    let good = fs::read(dir.path().join("x.iso.idx")).expect("reading the index");
+    let mut bad = good.clone();
+    *bad.last_mut().expect("it has digests") ^= 1;
+    fs::write(dir.path().join("x.iso.idx"), &bad).expect("tampering");
+    assert!(refusal(&pinned(&serve(dir.path()))).contains("inetboot.pin= demands"));
+    fs::write(dir.path().join("x.iso.idx"), &good[..good.len() - 7]).expect("cutting");
+    assert!(refusal(&wanted(&[serve(dir.path()).url("/x.iso.idx")])).contains("contradicts itself"));
+    fs::write(dir.path().join("x.iso.idx"), &good).expect("mending");
+    // A block file: damaged, cut, swapped, a bomb, missing.
+    let mut files = Vec::new();
+    for dir in fs::read_dir(dir.path().join("store")).expect("the store").flatten() {
+        files.extend(fs::read_dir(dir.path()).expect("a directory").flatten().map(|file| file.path()));
+    }
+    let (one, other) = (&files[0], &files[1]);
+    let right = fs::read(one).expect("a block file");
+    let bomb = zstd_of_zeros();
+    let mut damaged = right.clone();
+    damaged[right.len() / 2] ^= 4;
+    for wrong in [&damaged, &right[..right.len() / 2].to_vec(), &fs::read(other).expect("another"), &bomb] {
+        fs::write(one, wrong).expect("tampering");
+        let said = refusal(&pinned(&serve(dir.path())));
+        assert!(said.contains("other bytes") || said.contains("cannot be unpacked"), "{said}");
+    }
+    fs::remove_file(one).expect("removing a block file");
+    assert!(refusal(&pinned(&serve(dir.path()))).contains("404"));
+}
+
+/// Far more than a block, in few bytes.
+fn zstd_of_zeros() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("zeros"), vec![0; 64 << 20]).expect("writing zeros");
+    run(dir.path(), "zstd", &["-q", "zeros"]);
+    fs::read(dir.path().join("zeros.zst")).expect("reading it")
+}
+
+#[test]
+fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
+    let dir = site();
+    ctl(dir.path(), &["index", "x.iso"]);
+    let (lies, dies, slow) = (serve(dir.path()), serve(dir.path()), serve(dir.path()));
+    lies.misbehave(|_, _| Some(Fault::Corrupt));
+    slow.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(20))));
+    let index = serve(dir.path());
+    let wanted = Wanted {
+        index: Some(index.url("/x.iso.idx").parse().expect("a URL")),
+        ..wanted(&[lies.url("/x.iso"), dies.url("/x.iso"), slow.url("/x.iso")])
+    };
+    let opened = open(&wanted, LONG).expect("opening it");
+    let expected = image();
+    // It was there when the race was run, and is gone when it is needed.
+    dies.set_down(true);
+    for at in (0..LENGTH - 1000).step_by(200_000) {
+        let mut buffer = vec![0; 1000];
+        opened.source().read_at(at as u64, &mut buffer).expect("reading");
+        assert_eq!(buffer, expected[at..at + 1000]);
+    }
+    let reports = opened.reports();
+    let of = |server: &Server| {
+        let url = server.url("/x.iso");
+        reports.iter().find(|report| report.url == url).cloned().expect("it is reported")
+    };
+    assert!(of(&lies).wrong.is_some_and(|why| why.contains("other bytes")), "{reports:?}");
+    assert_eq!(of(&dies).wrong, None, "dead is not dishonest");
+    assert!(of(&slow).bytes > 0);
+    // The second life is told.
+    let again = Image::again(opened.recipe(), &Access::default(), LONG).expect("opening it again");
+    assert!(again.reports().iter().any(|report| report.wrong.is_some()));
+}
+
+#[test]
+fn mirrors_of_an_image_without_an_index_have_to_be_alike_in_length() {
+    let (dir, other) = (site(), site());
+    fs::write(other.path().join("x.iso"), &image()[..LENGTH - 1]).expect("writing a shorter image");
+    let (right, shorter) = (serve(dir.path()), serve(other.path()));
+    let opened = is_right(&wanted(&[right.url("/x.iso"), shorter.url("/x.iso")]));
+    let wrong = opened.reports().into_iter().find_map(|report| report.wrong).expect("one is wrong");
+    assert!(wrong.contains("5999999 bytes") && wrong.contains("6000000"), "{wrong}");
+}
+
+#[test]
+fn the_next_address_is_tried_where_the_first_has_nothing() {
+    let dir = site();
+    let server = serve(dir.path());
+    is_right(&wanted(&[server.url("/gone.iso"), server.url("/x.iso")]));
+}
+
+#[test]
+fn a_profile_is_fetched_ahead_and_a_wrong_one_is_passed_over() {
+    let dir = site();
+    ctl(dir.path(), &["index", "x.iso"]);
+    let mut profile = String::from("inetboot-profile 1\npieces 23\n");
+    profile += "20 3\n2 4\n";
+    let server = Server::builder()
+        .tree(dir.path())
+        .expect("the site")
+        .file("/good", Content::Bytes(profile.clone().into_bytes().into()))
+        .file("/bad", Content::Bytes(profile.replace("23", "24").into_bytes().into()))
+        .start()
+        .expect("a server");
+    let with = |path: &str| Wanted {
+        profile: WantedProfile::At(server.url(path).parse().expect("a URL")),
+        ..wanted(&[server.url("/x.iso.idx")])
+    };
+    let opened = Image::open_ahead(&with("/good"), &Access::default(), LONG).expect("opening it");
+    std::thread::sleep(Duration::from_millis(500));
+    let before = server.bytes_sent();
+    let mut buffer = [0; 100];
+    for piece in [20, 21, 22, 2, 3, 4, 5] {
+        opened.source().read_at(piece << 18, &mut buffer).expect("reading");
+    }
+    assert!(before > 6 << 18, "{before}");
+    is_right(&with("/bad"));
+}
+
+/// Ten thousand reads against one mirror that does everything wrong and one that is right and slow.
+#[test]
+fn ten_thousand_reads_in_chaos_give_no_wrong_byte_and_no_error() {
+    let dir = site();
+    ctl(dir.path(), &["index", "x.iso"]);
+    let (bad, slow) = (serve(dir.path()), serve(dir.path()));
+    bad.misbehave(|number, _| match number.wrapping_mul(0x9E37_79B9) >> 7 & 7 {
+        0 => Some(Fault::Cut),
+        1 => Some(Fault::Status(503)),
+        2 => Some(Fault::WrongRange),
+        3 => Some(Fault::HangUp),
+        4 => Some(Fault::Delay(Duration::from_millis(30))),
+        5 => Some(Fault::Stall(Duration::from_millis(200))),
+        // Not at first, or it would be left at once.
+        6 if number > 200 => Some(Fault::Corrupt),
+        _ => None,
+    });
+    slow.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(5))));
+    let index = serve(dir.path());
+    let wanted = Wanted {
+        index: Some(index.url("/x.iso.idx").parse().expect("a URL")),
+        ..wanted(&[bad.url("/x.iso"), slow.url("/x.iso")])
+    };
+    let expected = image();
+    // Images anew, so that the cache does not hide the servers.
+    for round in 0..25_u64 {
+        let opened = open(&wanted, LONG).expect("opening it");
+        std::thread::scope(|scope| {
+            for reader in 0..4_u64 {
+                let (opened, expected) = (&opened, &expected);
+                scope.spawn(move || {
+                    let mut state = round * 4 + reader + 1;
+                    for _ in 0..100 {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let length = 1 + (state >> 40) as usize % 9000;
+                        let at = (state >> 16) as usize % (LENGTH - length);
+                        let mut buffer = vec![0; length];
+                        opened.source().read_at(at as u64, &mut buffer).expect("an error");
+                        assert!(buffer == expected[at..at + length], "wrong bytes at {at}");
+                    }
+                });
+            }
+        });
+    }
+}
