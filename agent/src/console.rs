@@ -5,8 +5,10 @@
 //! written over. Works before `/dev` exists: what is said then goes to standard output, which
 //! the kernel connects to `/dev/console` for PID 1.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -35,9 +37,15 @@ pub fn open() {
     let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
     let consoles: Vec<File> = active
         .split_whitespace()
-        .filter_map(|name| OpenOptions::new().append(true).open(format!("/dev/{name}")).ok())
+        .filter_map(|name| {
+            let mut options = OpenOptions::new();
+            options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+            options.open(format!("/dev/{name}")).ok()
+        })
         .collect();
-    if !consoles.is_empty() {
+    if consoles.is_empty() {
+        leave_to_kernel_log();
+    } else {
         set(Voice::Consoles(consoles));
     }
 }
@@ -77,12 +85,30 @@ fn utter(weight: Weight, text: &str, newline: bool) {
         }
         Voice::Consoles(consoles) => {
             for console in consoles {
-                let _ = console.write_all(format!("{text}{end}").as_bytes());
+                write_soon(console, format!("{text}{end}").as_bytes());
             }
         }
         Voice::Kmsg(kmsg) => {
             let level = if weight == Weight::Loud { 3 } else { 6 };
             let _ = kmsg.write_all(format!("<{level}>{text}\n").as_bytes());
+        }
+    }
+}
+
+/// Write what a console takes within a moment. One that is stopped (Ctrl-S, a serial line without
+/// CTS) loses the rest: nobody may stop the boot by not listening.
+fn write_soon(console: &mut File, mut bytes: &[u8]) {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+    while !bytes.is_empty() {
+        match console.write(bytes) {
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                if !matches!(poll(&mut [PollFd::new(console, PollFlags::OUT)], Some(&moment)), Ok(1..)) {
+                    return;
+                }
+            }
+            Err(_) => return,
         }
     }
 }

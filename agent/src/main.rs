@@ -8,6 +8,7 @@ use inetboot::config::{Config, OnFailure};
 use inetboot::failure::Failure;
 use inetboot::miniroot::handoff::Handoff;
 use inetboot::net::Network;
+use inetboot::net::link::Link;
 use inetboot::receipt::{Cost, Receipt};
 use inetboot::source::Image;
 use inetboot::source::mirrors::Patience;
@@ -32,6 +33,7 @@ const SHELLS: [&str; 2] = ["/bin/sh", "/bin/busybox"];
 
 fn main() -> ExitCode {
     if std::env::args().next().as_deref() == Some(serve::SERVER) {
+        never_panic();
         console::open();
         let Err(failure) = serve::server();
         console::say_loud(&failure.sentence());
@@ -84,7 +86,9 @@ fn boot() -> Result<Infallible, Failure> {
     }
     console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
     drop(medium);
-    let _ = network.link.down();
+    for link in Link::all() {
+        let _ = link.down();
+    }
     kexec::leave().map_err(|error| Failure::at(Step::Kexec, error))
 }
 
@@ -128,7 +132,8 @@ fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
 }
 
 fn kernel_arguments() -> String {
-    std::fs::read_to_string("/proc/cmdline").unwrap_or_default()
+    // Boot loaders pass on whatever bytes somebody typed.
+    String::from_utf8_lossy(&std::fs::read("/proc/cmdline").unwrap_or_default()).into_owned()
 }
 
 /// The one way to fail: say it, then do what `inetboot.onfail=` asks for. Returns to try again.
@@ -136,7 +141,8 @@ fn last_words(failure: &Failure, pause: Duration) {
     console::say_loud(&failure.sentence());
     match OnFailure::of(&kernel_arguments()) {
         OnFailure::Reboot(after) => reboot_after(after),
-        OnFailure::Shell => shell(),
+        OnFailure::Shell if shell() => return,
+        OnFailure::Shell => {}
         OnFailure::Wait => {}
     }
     if failure.may_heal() {
@@ -155,22 +161,24 @@ fn reboot_after(after: Duration) {
     }
 }
 
-/// A shell on the console; returns when it ends.
-fn shell() {
+/// A shell on the console, until it ends; whether there was one.
+fn shell() -> bool {
     let Some(path) = SHELLS.into_iter().find(|path| Path::new(path).exists()) else {
         console::say("  there is no shell in this initramfs (mkinitramfs --add /bin/busybox=/bin/sh)");
-        return;
+        return false;
     };
     let terminal = || OpenOptions::new().read(true).write(true).open("/dev/console");
     let (Ok(stdin), Ok(stdout), Ok(stderr)) = (terminal(), terminal(), terminal()) else {
         console::say("  there is no console for a shell");
-        return;
+        return false;
     };
     console::say("  a shell; leave it with exit to try again");
     let shell = Command::new(path).arg0("sh").stdin(stdin).stdout(stdout).stderr(stderr).status();
     if let Err(error) = shell {
         console::say(&format!("  cannot start {path}: {error}"));
+        return false;
     }
+    true
 }
 
 /// The arguments will not change by themselves, and process 1 must not end.

@@ -40,7 +40,6 @@ pub fn file(name: &str) -> io::Result<File> {
 #[derive(Debug)]
 pub struct Sealed {
     file: File,
-    length: u64,
 }
 
 impl Sealed {
@@ -49,23 +48,12 @@ impl Sealed {
     pub fn new(file: File) -> io::Result<Self> {
         fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let read_only = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let length = read_only.metadata()?.len();
-        Ok(Self { file: read_only, length })
+        Ok(Self { file: read_only })
     }
 
     /// The file, open for reading only.
     pub fn file(&self) -> &File {
         &self.file
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
     }
 }
 
@@ -109,7 +97,7 @@ mod tests {
         open.write_all(b"kernel").unwrap();
         let mut copy = open.try_clone().unwrap();
         let sealed = Sealed::new(open).unwrap();
-        assert_eq!(sealed.len(), 6);
+        assert_eq!(sealed.file().metadata().unwrap().len(), 6);
         assert!(copy.write_all(b"evil").is_err());
     }
 }

@@ -23,7 +23,7 @@ pub struct Report {
     pub url: String,
     /// Bytes of the image that came from it.
     pub bytes: u64,
-    /// Why it is not asked any more.
+    /// What is wrong with it.
     pub wrong: Option<String>,
 }
 
@@ -68,7 +68,7 @@ impl Receipt {
         )];
         if self.mirrors.len() > 1 {
             for Report { url, bytes, wrong } in &self.mirrors {
-                let wrong = wrong.as_ref().map(|why| format!(", and is not asked any more: {why}"));
+                let wrong = wrong.as_ref().map(|why| format!(", and is asked last: {why}"));
                 let wrong = wrong.unwrap_or_default();
                 lines.push(format!("receipt: {} from {url}{wrong}", size(*bytes)));
             }
@@ -188,7 +188,7 @@ mod tests {
         let mirrors = vec![report("http://a/", None), report("http://b/", Some("it lies"))];
         let receipt = Receipt { mirrors, ..receipt() };
         assert_eq!(receipt.lines()[1], "receipt: 2.0 MB from http://a/");
-        assert_eq!(receipt.lines()[2], "receipt: 2.0 MB from http://b/, and is not asked any more: it lies");
+        assert_eq!(receipt.lines()[2], "receipt: 2.0 MB from http://b/, and is asked last: it lies");
         assert!(receipt.json().contains(r#"{ "url": "http://b/", "bytes": 2000000, "wrong": "it lies" }"#));
     }
 

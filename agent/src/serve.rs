@@ -152,14 +152,12 @@ fn start_server() -> Result<Child, ServeError> {
 
 /// The server says what it waits for, and each of its steps is bounded.
 fn wait_until_ready(server: &mut Child) -> Result<(), ServeError> {
-    let mut line = String::new();
-    if let Some(stdout) = server.stdout.take() {
-        let _ = BufReader::new(stdout).read_line(&mut line);
-    }
-    if line.trim_end() == READY {
+    if let Some(stdout) = server.stdout.take()
+        && BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.trim_end() == READY)
+    {
         return Ok(());
     }
-    let _ = server.wait();
+    let _ = server.kill().and_then(|()| server.wait());
     Err(ServeError::Ended)
 }
 

@@ -35,7 +35,7 @@ fn a_remote_image_is_a_file_on_the_desk() {
     let mut said = BufReader::new(ctl.stdout.take().expect("it was piped"));
     let mut line = String::new();
     said.read_line(&mut line).expect("reading what it says");
-    assert!(line.contains("x.iso (8.4 MB) is at"), "{line}");
+    assert!(line.contains("x.iso (8.4 MB, unverified) is at"), "{line}");
 
     let file = File::open(dir.path().join("x.iso")).expect("the image is a file");
     assert_eq!(file.metadata().expect("it has a size").len(), LENGTH as u64);

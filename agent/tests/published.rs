@@ -55,6 +55,12 @@ fn serve(dir: &Path) -> Server {
     Server::builder().tree(dir).and_then(qemu_tests::web::Builder::start).expect("a server")
 }
 
+/// The index alone: the image that it names beside it is not there.
+fn serve_index(dir: &Path) -> Server {
+    let index = Content::File(dir.join("x.iso.idx"));
+    Server::builder().file("/x.iso.idx", index).start().expect("a server")
+}
+
 fn wanted(urls: &[String]) -> Wanted {
     let urls = urls.iter().map(|url| url.parse::<Url>().expect("a URL")).collect();
     Wanted { urls, index: None, demand: Demand::default(), profile: WantedProfile::Published }
@@ -245,7 +251,7 @@ fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
     let (lies, dies, slow) = (serve(dir.path()), serve(dir.path()), serve(dir.path()));
     lies.misbehave(|_, _| Some(Fault::Corrupt));
     slow.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(20))));
-    let index = serve(dir.path());
+    let index = serve_index(dir.path());
     let wanted = Wanted {
         index: Some(index.url("/x.iso.idx").parse().expect("a URL")),
         ..wanted(&[lies.url("/x.iso"), dies.url("/x.iso"), slow.url("/x.iso")])
@@ -335,7 +341,7 @@ fn ten_thousand_reads_in_chaos_give_no_wrong_byte_and_no_error() {
         _ => None,
     });
     slow.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(5))));
-    let index = serve(dir.path());
+    let index = serve_index(dir.path());
     let wanted = Wanted {
         index: Some(index.url("/x.iso.idx").parse().expect("a URL")),
         ..wanted(&[bad.url("/x.iso"), slow.url("/x.iso")])

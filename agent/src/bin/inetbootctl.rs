@@ -34,7 +34,7 @@ enum Verb {
 #[derive(Args)]
 struct Mount {
     /// The image or its index: an http:// or https:// address; several with commas are mirrors.
-    #[arg(value_delimiter = ',', value_parser = url)]
+    #[arg(required = true, num_args = 1, value_delimiter = ',', value_parser = url)]
     url: Vec<Url>,
     /// An existing, empty directory.
     dir: PathBuf,

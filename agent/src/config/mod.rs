@@ -25,8 +25,6 @@ pub struct Config {
     pub net: NetConfig,
     /// How to reach web servers.
     pub access: Access,
-    /// What to do when the boot fails.
-    pub on_failure: OnFailure,
     /// Words for the target's kernel, unchanged and in order.
     pub pass_on: Vec<String>,
 }
@@ -346,7 +344,11 @@ impl Draft {
                 self.profile = Some(WantedProfile::At(url("inetboot.profile", &value)?));
             }
             "inetboot.ca" => self.access.ca = Some(PathBuf::from(value)),
-            "inetboot.onfail" => self.on_failure = Some(value),
+            // The second life looks for it too.
+            "inetboot.onfail" => {
+                self.on_failure = Some(value);
+                self.pass_on.push(word.raw.clone());
+            }
             key if key.starts_with("inetboot.") => return Err(unknown(key)),
             key if LOADER_WORDS.contains(&key) => {}
             _ => self.pass_on.push(word.raw.clone()),
@@ -402,6 +404,8 @@ impl Draft {
         if self.urls.is_empty() {
             return Err(ConfigError::NoNetdir);
         }
+        // It is asked for when something fails; that it makes no sense is said now.
+        self.on_failure()?;
         let image = Wanted {
             urls: self.urls,
             index: self.index,
@@ -411,40 +415,34 @@ impl Draft {
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
+        Ok(Config { image, family: self.family, net: self.net, access: self.access, pass_on: self.pass_on })
+    }
+
+    fn on_failure(&self) -> Result<OnFailure, ConfigError> {
         let wait = self.panic.map_or(REBOOT_AFTER, Duration::from_secs);
-        let on_failure = match self.on_failure.as_deref() {
-            None | Some("wait") => OnFailure::Wait,
-            Some("shell") => OnFailure::Shell,
-            Some("reboot") => OnFailure::Reboot(wait),
-            Some(other) => {
-                return Err(ConfigError::BadValue {
-                    argument: "inetboot.onfail".into(),
-                    value: other.to_owned(),
-                    why: "wait, shell or reboot is wanted",
-                });
-            }
-        };
-        Ok(Config {
-            image,
-            family: self.family,
-            net: self.net,
-            access: self.access,
-            on_failure,
-            pass_on: self.pass_on,
-        })
+        match self.on_failure.as_deref() {
+            None | Some("wait") => Ok(OnFailure::Wait),
+            Some("shell") => Ok(OnFailure::Shell),
+            Some("reboot") => Ok(OnFailure::Reboot(wait)),
+            Some(other) => Err(ConfigError::BadValue {
+                argument: "inetboot.onfail".into(),
+                value: other.to_owned(),
+                why: "wait, shell or reboot is wanted",
+            }),
+        }
     }
 }
 
 impl OnFailure {
     /// What `line` asks for, even where the rest of it is not valid.
     pub fn of(line: &str) -> Self {
-        let mut draft = Draft { urls: vec![Url(String::new())], ..Draft::default() };
+        let mut draft = Draft::default();
         for word in cmdline::words(line) {
             if matches!(word.key.as_str(), "inetboot.onfail" | "panic") {
                 let _ = draft.take(&word);
             }
         }
-        draft.finish().map(|config| config.on_failure).unwrap_or_default()
+        draft.on_failure().unwrap_or_default()
     }
 }
 
@@ -618,9 +616,9 @@ mod tests {
 
     #[test]
     fn failing_follows_onfail_and_panic_even_when_the_rest_is_wrong() {
-        assert_eq!(config("").on_failure, OnFailure::Wait);
+        assert_eq!(OnFailure::of(""), OnFailure::Wait);
         let reboot = OnFailure::Reboot(Duration::from_secs(3));
-        assert_eq!(config("inetboot.onfail=reboot panic=3").on_failure, reboot);
+        assert_eq!(OnFailure::of("inetboot.onfail=reboot panic=3"), reboot);
         assert_eq!(OnFailure::of("inetboot.onfail=reboot panic=3 inetboot.bogus=1"), reboot);
         assert!(parse("inetboot.onfail=explode").is_err());
     }

@@ -1,4 +1,4 @@
-//! Debian live, and what is made of it with live-build (grml, Kali, Tails, …). Its initrd is
+//! Debian live, and what is made of it with live-build (Kali, Tails, …). Its initrd is
 //! live-boot's: `/usr/lib/live/boot/` of the package, described in live-boot(7).
 
 use super::Family;

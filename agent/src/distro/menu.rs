@@ -70,10 +70,10 @@ impl Grub<'_> {
                         self.read(&text, depth + 1);
                     }
                 }
-                ["linux" | "linuxefi" | "linux16" | "$linux", kernel, ..] => {
+                ["linux" | "linuxefi" | "linux16", kernel, ..] => {
                     let kernel = relative(kernel).to_owned();
                     let kept = words[2..].iter().map(|word| self.expand(word));
-                    let kept = kept.filter(|(_, complete)| *complete).map(|(word, _)| word).collect();
+                    let kept = kept.filter(|(_, complete)| *complete).map(|(word, _)| quoted(word)).collect();
                     if let Some(entry) = &mut self.open {
                         entry.kernel = kernel;
                         entry.words = kept;
@@ -172,6 +172,11 @@ fn grub_words(line: &str) -> Vec<Word> {
     }
     words.extend(word);
     words
+}
+
+/// A word as it stands on a command line: one with blanks in quotes, as GRUB writes it.
+fn quoted(word: String) -> String {
+    if word.contains(char::is_whitespace) { format!("\"{word}\"") } else { word }
 }
 
 /// A path from the medium's root: without GRUB's device prefix and leading slashes.
@@ -295,7 +300,7 @@ mod tests {
         let found = entries("boot/grub/loopback.cfg", text, &files);
         assert_eq!(found[0].title, "Its");
         assert_eq!(found[0].kernel, "k");
-        assert_eq!(found[0].words, ["a b", "c d", "e $f", "g"]);
+        assert_eq!(found[0].words, ["\"a b\"", "\"c d\"", "\"e $f\"", "g"]);
         assert_eq!(found[0].initrds, ["1", "2"]);
     }
 

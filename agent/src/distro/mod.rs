@@ -145,8 +145,12 @@ pub fn recognise(dir: &Path, wanted: Option<&str>, pass_on: &[String]) -> Result
     for (what, path) in
         std::iter::once(("kernel", &entry.kernel)).chain(entry.initrds.iter().map(|path| ("initrd", path)))
     {
-        if !dir.join(path).is_file() {
-            return Err(DistroError::Missing { what, path: path.clone(), says });
+        match fs::metadata(dir.join(path)) {
+            Ok(metadata) if metadata.is_file() => {}
+            Err(error) if !is_absence(&error) => {
+                return Err(DistroError::Unreadable { path: path.clone(), error });
+            }
+            _ => return Err(DistroError::Missing { what, path: path.clone(), says }),
         }
     }
     let kept = entry.words.iter().filter(|word| {
@@ -219,7 +223,7 @@ fn from_menu(dir: &Path, family: &Family) -> Result<Option<(Entry, String)>, Dis
     for path in family.menus {
         let text = match read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if is_absence(&error) => continue,
             Err(error) => return Err(DistroError::Unreadable { path: (*path).into(), error }),
         };
         let entries = menu::entries(path, &text, &|included| read(included).ok());
@@ -252,18 +256,23 @@ fn from_table(dir: &Path, family: &Family) -> Result<Entry, DistroError> {
     })
 }
 
+/// A server that went away gives other errors, and must not be told as a hole in the image.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// The files that a pattern finds, relative to `dir` and sorted.
 fn find(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, DistroError> {
     let (parent, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
     let entries = match fs::read_dir(dir.join(parent)) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
+        Err(error) if is_absence(&error) => return Ok(Vec::new()),
         Err(error) => return Err(DistroError::Unreadable { path: parent.into(), error }),
     };
+    let entries: Result<Vec<_>, _> = entries.collect();
     let mut found: Vec<PathBuf> = entries
-        .flatten()
+        .map_err(|error| DistroError::Unreadable { path: parent.into(), error })?
+        .into_iter()
         .filter(|entry| glob::matches(name, &entry.file_name().to_string_lossy()))
         .map(|entry| Path::new(parent).join(entry.file_name()))
         .collect();

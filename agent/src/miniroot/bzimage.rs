@@ -5,8 +5,6 @@
 pub struct Kernel {
     /// Its release, as `uname -r` would say: the name of its modules' directory.
     pub release: String,
-    /// The memory it needs to unpack itself, in bytes.
-    pub init_size: u64,
 }
 
 /// Why a file is not a kernel that can be started here.
@@ -24,7 +22,6 @@ const MAGIC_AT: usize = 0x202;
 const VERSION_AT: usize = 0x206;
 const KERNEL_VERSION_AT: usize = 0x20E;
 const XLOADFLAGS_AT: usize = 0x236;
-const INIT_SIZE_AT: usize = 0x260;
 
 /// Where setup data ends at the latest; the version string lies before.
 pub const HEADER: usize = 0x8000;
@@ -48,16 +45,7 @@ impl Kernel {
         let version_at = usize::from(u16_at(KERNEL_VERSION_AT)?) + 0x200;
         let version = start.get(version_at..).unwrap_or_default();
         let version = version.split(|byte| *byte == 0 || *byte == b' ').next().unwrap_or_default();
-        let init_size = start.get(INIT_SIZE_AT..INIT_SIZE_AT + 4).ok_or(NotBootable::NotX86)?;
-        Ok(Self {
-            release: String::from_utf8_lossy(version).into_owned(),
-            init_size: u64::from(u32::from_le_bytes([
-                init_size[0],
-                init_size[1],
-                init_size[2],
-                init_size[3],
-            ])),
-        })
+        Ok(Self { release: String::from_utf8_lossy(version).into_owned() })
     }
 }
 
@@ -72,17 +60,15 @@ mod tests {
         start[VERSION_AT..VERSION_AT + 2].copy_from_slice(&0x020f_u16.to_le_bytes());
         start[KERNEL_VERSION_AT..KERNEL_VERSION_AT + 2].copy_from_slice(&0x300_u16.to_le_bytes());
         start[XLOADFLAGS_AT] = 1;
-        start[INIT_SIZE_AT..INIT_SIZE_AT + 4].copy_from_slice(&0x3f9_8000_u32.to_le_bytes());
         let version = b"6.1.0-56-amd64 (debian-kernel@lists.debian.org) #1 SMP\0";
         start[0x500..0x500 + version.len()].copy_from_slice(version);
         start
     }
 
     #[test]
-    fn a_kernel_says_its_release_and_its_size() {
+    fn a_kernel_says_its_release() {
         let kernel = Kernel::parse(&header()).unwrap();
         assert_eq!(kernel.release, "6.1.0-56-amd64");
-        assert_eq!(kernel.init_size, 0x3f9_8000);
     }
 
     #[test]

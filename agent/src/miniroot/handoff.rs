@@ -93,9 +93,11 @@ impl Handoff {
                 Place::Store { url, form } => line("mirror", &format_args!("{} {url}", form.name())),
             }
         }
-        if let Some((_, Some(version))) = recipe.mirrors.first() {
-            version.etag.iter().for_each(|etag| line("etag", etag));
-            version.modified.iter().for_each(|modified| line("modified", modified));
+        for (number, (_, version)) in recipe.mirrors.iter().enumerate() {
+            let Some(version) = version else { continue };
+            line("version", &number);
+            version.etag.iter().for_each(|etag| line("etag", &format_args!("{number} {etag}")));
+            version.modified.iter().for_each(|date| line("modified", &format_args!("{number} {date}")));
         }
         for (url, why) in &recipe.wrong {
             line("wrong", &format_args!("{url} {why}"));
@@ -199,14 +201,22 @@ fn recipe(
         None => None,
         Some(url) => Some((url, index.ok_or(HandoffError::Lacks("the index itself"))?.into())),
     };
-    // Only the place that was looked at has a version, and only where no index is the measure.
-    let version =
-        Version { length, etag: fields.one("etag", parsed)?, modified: fields.one("modified", parsed)? };
-    let mut version = if index.is_none() { Some(version) } else { None };
-    let places = fields.all("mirror", place)?;
+    let versions: Vec<usize> = fields.all("version", parsed)?;
+    let (etags, dates) = (fields.all("etag", numbered)?, fields.all("modified", numbered)?);
+    let of = |all: &[(usize, String)], number| {
+        all.iter().find(|(of, _)| *of == number).map(|(_, text)| text.clone())
+    };
+    let version = |number| {
+        versions.contains(&number).then(|| Version {
+            length,
+            etag: of(&etags, number),
+            modified: of(&dates, number),
+        })
+    };
+    let places = fields.all("mirror", place)?.into_iter().enumerate();
     Ok(Recipe {
         length,
-        mirrors: places.into_iter().map(|place| (place, version.take())).collect(),
+        mirrors: places.map(|(number, place)| (place, version(number))).collect(),
         wrong: fields.all("wrong", |text| {
             let (url, why) = text.split_once(' ')?;
             Some((url.to_owned(), why.to_owned()))
@@ -215,6 +225,12 @@ fn recipe(
         trust: fields.one("trust", Trust::from_text)?.ok_or(HandoffError::Lacks("trust"))?,
         profile,
     })
+}
+
+/// `0 "etag"`: of which mirror, and what.
+fn numbered(text: &str) -> Option<(usize, String)> {
+    let (number, text) = text.split_once(' ')?;
+    Some((number.parse().ok()?, text.to_owned()))
 }
 
 /// `file http://h/x.iso`, `zstd http://h/store/`
@@ -231,11 +247,12 @@ fn place(text: &str) -> Option<Place> {
 const FILE: &str = "file";
 
 /// Every key there is.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "url",
     "proxy",
     "length",
     "mirror",
+    "version",
     "etag",
     "modified",
     "wrong",

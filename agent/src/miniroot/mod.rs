@@ -9,7 +9,7 @@
 //!                                                     /inetboot.d/modules/*.ko  what the initrd lacks
 //! ```
 //!
-//! The kernel unpacks both one over the other. The overlay has names of its own at the top only:
+//! and `/dev/console` and `/dev/null`, which not every initrd brings. The kernel unpacks both one over the other. The overlay has names of its own at the top only:
 //! a directory entry `lib` would replace the symbolic link that merged-/usr initrds have there.
 
 pub mod bzimage;
@@ -67,6 +67,15 @@ pub enum MinirootError {
         #[source]
         error: NotBootable,
     },
+    /// The initrd is none that we can look into.
+    #[error("cannot look into {names}")]
+    Initrd {
+        /// The initrd's files.
+        names: String,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
     /// Too little memory.
     #[error("not enough memory for {what}: {} are needed, this machine has {}", size(*need), size(*have))]
     Memory {
@@ -118,6 +127,9 @@ impl Explain for MinirootError {
     fn hint(&self) -> String {
         match self {
             Self::Read { .. } => "Check the image's checksum and the web server's log".into(),
+            Self::Initrd { .. } => {
+                "Use an image whose initrd is packed by gzip, xz or zstd, or check its checksum".into()
+            }
             Self::Kernel { .. } => "Use an image for 64-bit PCs (amd64, x86_64)".into(),
             Self::Memory { .. } => "Add memory, or boot a smaller image".into(),
             Self::NoDriver { .. } => "Use another network card, or an image with more drivers".into(),
@@ -154,7 +166,8 @@ pub fn rebuild(
 
     console::say(&format!("  looking into the initrd of kernel {}", header.release));
     let (tree, unpacked) = Tree::of_initrd(&initrd, &header.release).map_err(|error| {
-        MinirootError::Read { path: plan.initrds[0].clone(), trouble: String::new(), error }
+        let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        MinirootError::Initrd { names: names.join(", "), error }
     })?;
     check_target(unpacked, sizes.initrd)?;
 
@@ -170,12 +183,11 @@ pub fn rebuild(
 }
 
 fn cmdline(words: &[String]) -> Result<CString, MinirootError> {
-    let text = words
-        .iter()
-        .map(String::as_str)
-        .chain([format!("rdinit={AGENT}").as_str()])
-        .collect::<Vec<_>>()
-        .join(" ");
+    // First, for the kernel forgets init's arguments that come before it, and reads nothing behind
+    // a bare `--`; and alone, for the last one wins.
+    let ours = format!("rdinit={AGENT}");
+    let theirs = words.iter().map(String::as_str).filter(|word| !word.starts_with("rdinit="));
+    let text = std::iter::once(ours.as_str()).chain(theirs).collect::<Vec<_>>().join(" ");
     let length = text.len();
     if length >= CMDLINE_MAX {
         return Err(MinirootError::Cmdline { length });
@@ -264,6 +276,11 @@ fn append_overlay(
 ) -> io::Result<()> {
     let agent = std::fs::read("/proc/self/exe")?;
     let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
+    // A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is
+    // no null device: a console that the kernel cannot open must not end process 1.
+    archive.directory("dev", 0o755)?;
+    archive.device("dev/console", 0o600, 5, 1)?;
+    archive.device("dev/null", 0o666, 1, 3)?;
     archive.file(inside(AGENT), 0o755, &agent)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
     archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;

@@ -78,15 +78,16 @@ pub fn walk(input: &mut dyn BufRead, visit: &mut dyn FnMut(Member<'_>) -> io::Re
     let mut input = Counted { inner: input, place: 0 };
     while input.skip_padding()? {
         let start = input.start()?;
+        let place = input.place - start.len() as u64;
+        let mut rest = start.as_slice().chain(&mut input);
         match Packing::of(&start) {
-            Packing::Plain if start.starts_with(b"0707") => archive(&mut input, visit)?,
+            Packing::Plain if start.starts_with(b"0707") => archive(&mut rest, visit)?,
             Packing::Plain => {
-                let place = input.place;
                 let error = format!("no cpio archive at byte {place}");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
             packing => {
-                let mut contents = reader(packing, &mut input)?;
+                let mut contents = reader(packing, &mut rest)?;
                 archive(&mut contents, visit)?;
                 // Packed streams end behind the archive: checksums, padding inside.
                 io::copy(&mut contents, &mut io::sink())?;
@@ -136,11 +137,11 @@ impl Counted<'_> {
         }
     }
 
-    /// A look at the first bytes of what follows. A buffer that ends early tells less, and then
-    /// the archive reader does.
+    /// The first bytes of what follows; fewer only at the end.
     fn start(&mut self) -> io::Result<Vec<u8>> {
-        let ahead = self.inner.fill_buf()?;
-        Ok(ahead[..ahead.len().min(MAGIC)].to_vec())
+        let mut start = Vec::with_capacity(MAGIC);
+        self.take(MAGIC as u64).read_to_end(&mut start)?;
+        Ok(start)
     }
 }
 
@@ -208,6 +209,23 @@ mod tests {
         initrd.extend(plain(&[("inetboot", b"elf")]));
         let names: Vec<String> = list(&initrd).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["kernel/x86/microcode/x.bin", "init", "a", "inetboot"]);
+    }
+
+    #[test]
+    fn a_segment_may_begin_at_the_edge_of_a_buffer() {
+        let mut initrd = plain(&[("a", b"1")]);
+        let edge = initrd.len();
+        initrd.extend(gzip(&plain(&[("init", b"2")])));
+        for capacity in edge..edge + 8 {
+            let mut names = Vec::new();
+            let mut input = io::BufReader::with_capacity(capacity, initrd.as_slice());
+            walk(&mut input, &mut |member| {
+                names.push(member.name.to_owned());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(names, ["a", "init"], "{capacity}");
+        }
     }
 
     #[test]

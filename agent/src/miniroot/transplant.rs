@@ -171,22 +171,26 @@ pub(super) fn choose(
     }
 
     console::say("  the initrd lacks modules: looking into the target's root");
-    let mounted = match plan.roots.first() {
-        Some(path) => Some(medium.mount_root(path).map_err(MinirootError::Root)?),
-        None => None,
-    };
-    let root = mounted.as_ref().and_then(|root| Tree::of_root(root.dir(), release)).unwrap_or_default();
-    for need in missing {
-        match root.find(&need) {
-            Found::Builtin => {}
-            Found::Module(name) => {
-                console::say(&format!("  transplanting {name}"));
-                chosen.add(&initrd, Some(&root), &name)?;
+    for path in &plan.roots {
+        let mounted = medium.mount_root(path).map_err(MinirootError::Root)?;
+        let Some(root) = Tree::of_root(mounted.dir(), release) else { continue };
+        let mut still = Vec::new();
+        for need in missing {
+            match root.find(&need) {
+                Found::Builtin => {}
+                Found::Module(name) => {
+                    console::say(&format!("  transplanting {name}"));
+                    chosen.add(&initrd, Some(&root), &name)?;
+                }
+                Found::Nowhere => still.push(need),
             }
-            Found::Nowhere => return Err(nowhere(need, card, release)),
         }
+        missing = still;
     }
-    Ok(chosen.organs)
+    match missing.into_iter().next() {
+        Some(need) => Err(nowhere(need, card, release)),
+        None => Ok(chosen.organs),
+    }
 }
 
 fn nowhere(need: Need, card: &Link, release: &str) -> MinirootError {

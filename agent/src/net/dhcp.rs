@@ -155,7 +155,12 @@ impl Conversation {
             (MessageType::Ack, State::Requesting { .. } | State::Renewing { .. }) => {
                 Some(lease(&message, server))
             }
-            (MessageType::Nak, State::Requesting { .. } | State::Renewing { .. }) => {
+            // Whoever runs under this address cannot take another: the caller has to know.
+            (MessageType::Nak, State::Renewing { .. }) => {
+                self.heard.refusals += 1;
+                None
+            }
+            (MessageType::Nak, State::Requesting { .. }) => {
                 self.heard.refusals += 1;
                 self.state = State::Selecting;
                 self.sent = 0;
@@ -232,7 +237,7 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
         Some(DhcpOption::ClasslessStaticRoute(routes)) => routes
             .iter()
             .map(|(net, gateway)| Route {
-                destination: net.addr(),
+                destination: net.network(),
                 prefix: net.prefix_len(),
                 gateway: *gateway,
             })

@@ -2,6 +2,7 @@
 //! rtnetlink(7) to act.
 
 use crate::config::{LinkName, mac_text, parse_mac};
+use crate::console;
 use crate::lease::{Lease, Route};
 use netlink_packet_core::{
     Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR, NetlinkHeader,
@@ -10,7 +11,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::fmt;
@@ -70,6 +71,12 @@ impl Link {
         })
     }
 
+    /// What it is called now: udev renames links, since Linux 6.2 even while they are up.
+    pub fn name_now(&self) -> String {
+        let now = Self::all().into_iter().find(|link| link.index == self.index);
+        now.map_or_else(|| self.name.clone(), |link| link.name)
+    }
+
     /// Whether the user meant this link.
     pub fn is(&self, wanted: &LinkName) -> bool {
         match wanted {
@@ -127,7 +134,11 @@ impl Link {
         ];
         request(libc::RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_REPLACE)?;
         for route in &lease.routes {
-            self.add_route(route)?;
+            // One that makes no sense must not take the others along; what is missing shows.
+            if let Err(error) = self.add_route(route) {
+                let Route { destination, prefix, gateway } = route;
+                console::say(&format!("  no route to {destination}/{prefix} by {gateway}: {error}"));
+            }
         }
         Ok(())
     }
@@ -142,6 +153,8 @@ impl Link {
             protocol: RouteProtocol::Dhcp,
             scope: if on_link { RouteScope::Link } else { RouteScope::Universe },
             kind: RouteType::Unicast,
+            // Clouds give a /32 and a gateway outside of it; it is on this link all the same.
+            flags: if on_link { RouteFlags::empty() } else { RouteFlags::Onlink },
             ..RouteHeader::default()
         };
         message.attributes = vec![RouteAttribute::Oif(self.index)];

@@ -30,6 +30,9 @@ const BOUND: Duration = Duration::from_secs(60);
 /// How often the waiting is said.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 
+/// How often further cards are looked for while none has what it takes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// A link that is up and has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -100,7 +103,7 @@ pub fn up(config: &NetConfig) -> Result<Network, NetError> {
     let links = wait_for_links(config, deadline)?;
     let mut network = match &config.fixed {
         Some(fixed) => {
-            let link = first_with_carrier(&links, deadline);
+            let link = first_with_carrier(config, links, deadline);
             let routes =
                 fixed.gateway.map(|gateway| Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway });
             let lease = Lease {
@@ -114,7 +117,7 @@ pub fn up(config: &NetConfig) -> Result<Network, NetError> {
             };
             Network { link, lease }
         }
-        None => first_lease(&links, deadline)?,
+        None => first_lease(config, links, deadline)?,
     };
     network.lease.nameservers.splice(0..0, config.nameservers.iter().copied());
     apply(&network, Path::new("/etc"))?;
@@ -128,7 +131,7 @@ pub fn again(mac: [u8; 6], lease: &Lease, etc: &Path) -> Result<Network, NetErro
     let config = NetConfig { only: Some(wanted), ..NetConfig::default() };
     let deadline = Instant::now() + BOUND;
     let links = wait_for_links(&config, deadline)?;
-    let network = Network { link: first_with_carrier(&links, deadline), lease: lease.clone() };
+    let network = Network { link: first_with_carrier(&config, links, deadline), lease: lease.clone() };
     apply(&network, etc)?;
     Ok(network)
 }
@@ -148,16 +151,10 @@ fn apply(network: &Network, etc: &Path) -> Result<(), NetError> {
 /// The links that were asked for, switched on. Drivers may need seconds to show their cards, USB
 /// ones above all, so new devices are looked for as long as there is none.
 fn wait_for_links(config: &NetConfig, deadline: Instant) -> Result<Vec<Link>, NetError> {
-    let wanted = |link: &Link| config.only.as_ref().is_none_or(|only| link.is(only));
     let mut said = Instant::now();
     loop {
-        let links: Vec<Link> = Link::all().into_iter().filter(wanted).collect();
+        let links = newcomers(config, &[]);
         if !links.is_empty() {
-            for link in &links {
-                if let Err(error) = link.up() {
-                    console::say(&format!("  {link} cannot be switched on: {error}"));
-                }
-            }
             return Ok(links);
         }
         if Instant::now() >= deadline {
@@ -174,26 +171,44 @@ fn wait_for_links(config: &NetConfig, deadline: Instant) -> Result<Vec<Link>, Ne
             said = Instant::now();
             console::say("  waiting for a network card to appear");
         }
-        early::load_drivers();
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
+/// Links that were asked for and are not among `known`, switched on. A card behind a bus that
+/// needs a driver itself (USB, virtio) shows up only after that one is loaded.
+fn newcomers(config: &NetConfig, known: &[Link]) -> Vec<Link> {
+    early::load_drivers();
+    let wanted = |link: &Link| config.only.as_ref().is_none_or(|only| link.is(only));
+    let new = |link: &Link| wanted(link) && !known.iter().any(|known| known.index == link.index);
+    let links: Vec<Link> = Link::all().into_iter().filter(new).collect();
+    for link in &links {
+        if let Err(error) = link.up() {
+            console::say(&format!("  {link} cannot be switched on: {error}"));
+        }
+    }
+    links
+}
+
 /// The first link to have carrier, or simply the first: a static address may be on a card whose
 /// driver never tells.
-fn first_with_carrier(links: &[Link], deadline: Instant) -> Link {
-    let mut said = Instant::now();
+fn first_with_carrier(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> Link {
+    let (mut said, mut looked) = (Instant::now(), Instant::now());
     while Instant::now() < deadline {
         if let Some(link) = links.iter().find(|link| link.has_carrier()) {
             return link.clone();
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            console::say(&format!("  waiting for a cable in {}", names(links)));
+            console::say(&format!("  waiting for a cable in {}", names(&links)));
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            links.extend(newcomers(config, &links));
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    links[0].clone()
+    links.swap_remove(0)
 }
 
 fn names(links: &[Link]) -> String {
@@ -201,19 +216,20 @@ fn names(links: &[Link]) -> String {
 }
 
 /// One link's part of the race for a lease.
-struct Runner<'a> {
-    link: &'a Link,
+struct Runner {
+    link: Link,
     socket: Option<PacketSocket>,
     talk: Conversation,
     trouble: Option<io::Error>,
 }
 
-impl Runner<'_> {
-    fn start(link: &Link) -> Runner<'_> {
+impl Runner {
+    fn start(link: Link) -> Self {
         let now = Instant::now();
-        let mut runner =
-            Runner { link, socket: None, talk: Conversation::new(link.mac, xid(link), now), trouble: None };
-        match PacketSocket::open(link.index as i32) {
+        let index = link.index as i32;
+        let talk = Conversation::new(link.mac, xid(&link), now);
+        let mut runner = Self { link, socket: None, talk, trouble: None };
+        match PacketSocket::open(index) {
             Ok(socket) => runner.socket = Some(socket),
             Err(error) => runner.trouble = Some(error),
         }
@@ -262,15 +278,24 @@ fn xid(link: &Link) -> u32 {
     mac ^ time.subsec_nanos() ^ (time.as_secs() as u32).rotate_left(16)
 }
 
-fn first_lease(links: &[Link], deadline: Instant) -> Result<Network, NetError> {
-    console::say(&format!("  asking for a lease on {}", names(links)));
-    let mut runners: Vec<Runner<'_>> = links.iter().map(Runner::start).collect();
-    let mut said = Instant::now();
+fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> Result<Network, NetError> {
+    console::say(&format!("  asking for a lease on {}", names(&links)));
+    let mut runners: Vec<Runner> = links.iter().cloned().map(Runner::start).collect();
+    let (mut said, mut looked) = (Instant::now(), Instant::now());
     while Instant::now() < deadline {
         for runner in &mut runners {
             if let Some(lease) = runner.advance() {
                 return Ok(Network { link: runner.link.clone(), lease });
             }
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            let new = newcomers(config, &links);
+            if !new.is_empty() {
+                console::say(&format!("  and on {}", names(&new)));
+            }
+            runners.extend(new.iter().cloned().map(Runner::start));
+            links.extend(new);
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
@@ -285,7 +310,7 @@ fn first_lease(links: &[Link], deadline: Instant) -> Result<Network, NetError> {
 }
 
 /// Sleep until something arrives, for a tenth of a second at most: carrier comes unannounced.
-fn wait_for_datagrams(runners: &[Runner<'_>]) {
+fn wait_for_datagrams(runners: &[Runner]) {
     let mut fds: Vec<PollFd<'_>> = runners
         .iter()
         .filter_map(|runner| runner.socket.as_ref())

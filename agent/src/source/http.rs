@@ -215,23 +215,28 @@ impl Http {
     /// Ask for `length` bytes from `offset`, by one request.
     pub fn range(&self, offset: u64, length: u64) -> Result<Answer, Fault> {
         let place = lock(&self.place).clone();
-        let range = (offset, offset + length - 1);
-        let response = self.client.get(&place, Some(range), self.version.strong_etag())?;
-        if let Err(fault) = self.check(&response, range) {
-            let redirected = place != self.url;
-            return Err(match fault {
-                // Addresses behind a redirect may live for minutes only.
-                Fault::Status(status) if status.is_client_error() && redirected => {
-                    lock(&self.place).clone_from(&self.url);
-                    Fault::Lapsed(status)
-                }
-                fault => fault,
-            });
+        let answer = self.range_at(&place, offset, length);
+        // Addresses behind a redirect may live for minutes only, and their servers may go: the
+        // original knows a better one.
+        if answer.is_err() && place != self.url {
+            lock(&self.place).clone_from(&self.url);
         }
+        match answer {
+            Err(Fault::Status(status)) if status.is_client_error() && place != self.url => {
+                Err(Fault::Lapsed(status))
+            }
+            answer => answer,
+        }
+    }
+
+    fn range_at(&self, place: &str, offset: u64, length: u64) -> Result<Answer, Fault> {
+        let range = (offset, offset + length - 1);
+        let response = self.client.get(place, Some(range), self.version.strong_etag())?;
+        self.check(&response, range)?;
         if place == self.url {
             *lock(&self.place) = response.get_uri().to_string();
         }
-        Ok(Answer::new(response, length, place, &self.client))
+        Ok(Answer::new(response, length, place.to_owned(), &self.client))
     }
 
     /// Whether the answer is the range that was asked for, of the file that was opened.
@@ -345,6 +350,10 @@ impl Whole {
         let response = self.client.get(&self.url, None, None).map_err(failed)?;
         if response.status() != StatusCode::OK {
             return Err(failed(Fault::Status(response.status())));
+        }
+        let found = Version::of(response.headers(), self.length());
+        if !self.version.agrees(&found) {
+            return Err(failed(Fault::Changed { was: self.version.clone(), is: found.to_string() }));
         }
         let mut reader = response.into_body().into_with_config().limit(self.length() + 1).reader();
         let mut progress = console::Progress::new("image", self.length());

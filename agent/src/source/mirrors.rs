@@ -79,7 +79,7 @@ struct State {
     rests_until: Option<Instant>,
     /// Whether its last failure may pass.
     passing: bool,
-    /// Why it is not asked any more.
+    /// Why it is asked only when there is no other.
     condemned: Option<String>,
 }
 
@@ -116,23 +116,26 @@ impl Mirror {
         &self.place
     }
 
-    /// Which version of the file it has to have.
-    pub fn version(&self) -> Option<&Version> {
-        self.version.as_ref()
+    /// Which version of the file it has to have; found out where it was looked at.
+    pub fn version(&self) -> Option<Version> {
+        let found = || lock(&self.http).as_ref().map(|http| http.version().clone());
+        self.version.clone().or_else(found)
     }
 
     /// The file there, looked at when it is first needed.
-    fn file(&self, url: &str, length: u64) -> Result<Arc<Http>, Fault> {
+    fn file(&self, url: &str, pieces: &Pieces) -> Result<Arc<Http>, Fault> {
         if let Some(http) = &*lock(&self.http) {
             return Ok(Arc::clone(http));
         }
         let Opened::Ranged(http) = self.client.probe(url)?.0 else { return Err(Fault::NoRange) };
         let got = http.version().length;
-        if got != length {
-            return Err(Fault::Length { got, wanted: length });
+        if got != pieces.length() {
+            return Err(Fault::Length { got, wanted: pieces.length() });
         }
         let http = match &self.version {
-            None => http.of_any_version(),
+            None if pieces.are_checked() => http.of_any_version(),
+            // Nothing else tells one image from the next: what it is now it has to stay.
+            None => http,
             Some(version) if version.agrees(http.version()) => http,
             Some(version) => {
                 return Err(Fault::Changed { was: version.clone(), is: http.version().to_string() });
@@ -188,7 +191,7 @@ impl Mirrors {
         self.list.iter().map(report).collect()
     }
 
-    /// Never mind the place at `url`, for the reason that the first life found.
+    /// Ask the place at `url` last, for the reason that the first life found.
     pub fn condemn(&self, url: &str, why: &str) {
         for mirror in self.list.iter().filter(|mirror| mirror.url() == url) {
             lock(&mirror.state).condemned = Some(why.to_owned());
@@ -208,7 +211,7 @@ impl Mirrors {
                 let mirror = &mirrors.list[number];
                 let start = Instant::now();
                 let outcome = match &mirror.place {
-                    Place::File(url) => mirror.file(url, mirrors.pieces.length()).map(drop),
+                    Place::File(url) => mirror.file(url, &mirrors.pieces).map(drop),
                     Place::Store { .. } => Ok(()),
                 };
                 match &outcome {
@@ -235,7 +238,7 @@ impl Mirrors {
             Draft { piece: run.start, end: run.end, buffer: Vec::new(), filled: 0, by: None, mixed: false };
         let mut tries = 0;
         while draft.piece < draft.end {
-            let (number, mirror) = self.choose(tries);
+            let (number, mirror) = self.choose();
             let before = draft.piece;
             let outcome = self.advance(number, mirror, &mut draft, deliver);
             lock(&mirror.state).busy -= 1;
@@ -263,19 +266,20 @@ impl Mirrors {
         Ok(())
     }
 
-    /// The place to ask now: the best of those that are ready, or else the one that failed least.
-    fn choose(&self, tries: usize) -> (usize, &Mirror) {
+    /// The place to ask now: the best of those that are ready, or else one that had wrong bytes
+    /// (what it sends is checked like everything), or else the one that failed least.
+    fn choose(&self) -> (usize, &Mirror) {
         let now = Instant::now();
         let mut best = (0, f64::MIN);
         for (number, mirror) in self.list.iter().enumerate() {
             let state = lock(&mirror.state);
             let mut worth = state.rate / f64::from(state.busy + 1);
             if state.condemned.is_some() {
-                worth -= 1e15;
+                worth -= 1e11;
             }
             if state.rests_until.is_some_and(|until| until > now) {
-                // Among the resting ones each gets its turn.
-                worth -= 1e12 * (1.0 + state.strikes as f64) + (number + tries) as f64;
+                // Whoever is asked in vain has one strike more: each gets its turn.
+                worth -= 1e12 * (1.0 + state.strikes as f64);
             }
             if worth > best.1 {
                 best = (number, worth);
@@ -290,7 +294,7 @@ impl Mirrors {
         let now = Instant::now();
         self.list.iter().any(|mirror| {
             let state = lock(&mirror.state);
-            state.condemned.is_none() && state.rests_until.is_none_or(|until| until <= now)
+            state.rests_until.is_none_or(|until| until <= now)
         })
     }
 
@@ -334,7 +338,7 @@ impl Mirrors {
         deliver: Deliver<'_>,
         got: &mut u64,
     ) -> Result<(), Fault> {
-        let http = mirror.file(url, self.pieces.length())?;
+        let http = mirror.file(url, &self.pieces)?;
         let bytes = self.pieces.bytes(draft.piece..draft.end);
         let from = bytes.start + draft.filled as u64;
         let mut answer = http.range(from, bytes.end - from)?;
@@ -388,7 +392,7 @@ impl Mirrors {
         state.rests_until = Some(Instant::now() + rest.min(LONGEST_REST));
         if fault.is_proof() && state.condemned.is_none() {
             let why = chain(fault);
-            console::say_loud(&format!("{} is not asked any more: {why}", mirror.url()));
+            console::say_loud(&format!("{} is asked last from now on: {why}", mirror.url()));
             state.condemned = Some(why);
         } else if self.list.len() > 1 && state.strikes == 3 {
             console::say_loud(&format!("{} rests: {}", mirror.url(), chain(fault)));
@@ -449,8 +453,7 @@ impl Mirrors {
 
 impl fmt::Display for Mirrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = self.list.first().and_then(Mirror::version);
-        match version {
+        match self.list.first().and_then(|mirror| mirror.version.as_ref()) {
             Some(version) => write!(f, "{} ({version})", self.name()),
             None => write!(f, "{} ({} bytes)", self.name(), self.pieces.length()),
         }

@@ -136,7 +136,12 @@ impl Image {
     /// Everything the second life needs to open it again; with what was found out since.
     pub fn recipe(&self) -> Recipe {
         let wrong = self.reports().into_iter().filter_map(|report| Some((report.url, report.wrong?)));
-        Recipe { wrong: wrong.collect(), ..self.recipe.clone() }
+        let mut recipe = Recipe { wrong: wrong.collect(), ..self.recipe.clone() };
+        if let (None, Some(cached)) = (&recipe.index, &self.cached) {
+            let found = cached.supply().list().iter().map(Mirror::version);
+            recipe.mirrors.iter_mut().zip(found).for_each(|((_, version), found)| *version = found);
+        }
+        recipe
     }
 
     /// What can be said about its being genuine.
@@ -196,8 +201,9 @@ fn read_whole(whole: &http::Whole) -> Result<Ram, SourceError> {
             Ok(()) => return Ok(Ram::new(file, whole.length(), whole.url().to_owned())),
             Err(error) if tries + 1 >= WHOLE_TRIES => return Err(error),
             Err(error) => {
-                tries += 1;
                 console::say(&format!("  starting over: {}", crate::failure::chain(&error)));
+                std::thread::sleep(http::pause(tries + 2));
+                tries += 1;
             }
         }
     }

@@ -77,16 +77,15 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Piece `number` is read; whether for the first time.
-    pub fn note(&mut self, number: u64) -> bool {
+    /// Piece `number` is read.
+    pub fn note(&mut self, number: u64) {
         if !self.seen.insert(number) {
-            return false;
+            return;
         }
         match self.runs.last_mut() {
             Some(run) if run.end == number => run.end += 1,
             _ => self.runs.push(number..number + 1),
         }
-        true
     }
 
     /// Whether piece `number` was read.

@@ -13,7 +13,7 @@ pub struct Recipe {
     pub length: u64,
     /// The places that have it, and which version of it where nothing else tells.
     pub mirrors: Vec<(Place, Option<Version>)>,
-    /// Places that are not to be asked, and why.
+    /// Places that had wrong bytes, and which.
     pub wrong: Vec<(String, String)>,
     /// The index, and where it came from.
     pub index: Option<(String, Arc<[u8]>)>,
