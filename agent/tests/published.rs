@@ -8,10 +8,10 @@ use inetboot::source::Image;
 use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;
 use inetboot::source::trust::Demand;
+use qemu_tests::run;
 use qemu_tests::web::{Content, Fault, Server};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 const LENGTH: usize = 6_000_000;
@@ -29,19 +29,8 @@ fn image() -> Vec<u8> {
     image
 }
 
-fn run(dir: &Path, program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(dir)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup installs it)"));
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    output
-}
-
 fn ctl(dir: &Path, arguments: &[&str]) -> String {
-    let output = run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["image"], arguments].concat());
-    String::from_utf8(output.stdout).expect("it prints text")
+    run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["image"], arguments].concat())
 }
 
 /// A directory with the image in it.

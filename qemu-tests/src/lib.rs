@@ -14,3 +14,14 @@ pub mod pki;
 pub mod web;
 
 pub use machine::{Machine, Opts, boot};
+
+/// A program in `dir`, which has to succeed; what it prints.
+pub fn run(dir: &std::path::Path, program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup installs it)"));
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -6,23 +6,11 @@
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;
 use qemu_tests::web::{Fault, Server};
-use qemu_tests::{Machine, Opts, boot};
+use qemu_tests::{Machine, Opts, boot, run};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 const SOON: u64 = 300;
-
-/// A command in `dir`; what it prints.
-fn run(dir: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(dir)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error} (scripts/setup installs it)"));
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("it prints text")
-}
 
 fn ctl(dir: &Path, arguments: &[&str]) -> String {
     run(dir, built("inetbootctl").to_str().expect("a path"), &[&["image"], arguments].concat())

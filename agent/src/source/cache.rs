@@ -62,7 +62,7 @@ struct Shared<S> {
     work: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shelf {
     slots: HashMap<u64, Slot>,
     /// Bytes of the pieces that are here.
@@ -103,12 +103,11 @@ impl<S: Supply> Cached<S> {
     /// Keep about `bytes` of `supply` in memory, and no less than two requests' worth; fetch ahead
     /// in the order of the profile where there is one.
     pub fn new(supply: S, bytes: u64, profile: Option<Profile>) -> io::Result<Self> {
-        let profile = profile.map(|profile| profile.runs.into()).unwrap_or_default();
         let capacity = bytes.max(2 * RUN).max(2 * supply.pieces().usual_size());
         let shared = Arc::new(Shared {
             supply,
             capacity,
-            shelf: Mutex::new(Shelf { profile, ..Shelf::default() }),
+            shelf: Mutex::new(Shelf::new(profile)),
             arrived: Condvar::new(),
             work: Condvar::new(),
         });
@@ -205,6 +204,24 @@ impl<S: Supply> Shared<S> {
 }
 
 impl Shelf {
+    fn new(profile: Option<Profile>) -> Self {
+        Self {
+            slots: HashMap::new(),
+            bytes: 0,
+            unread: 0,
+            clock: 0,
+            streams: Streams::new(
+                profile.iter().flat_map(|profile| profile.runs.clone()).flatten().collect(),
+            ),
+            recorder: Recorder::default(),
+            needed: VecDeque::new(),
+            guessed: VecDeque::new(),
+            profile: profile.map(|profile| profile.runs.into()).unwrap_or_default(),
+            background: 0,
+            closed: false,
+        }
+    }
+
     /// A reader looks for piece `number`.
     fn look(&mut self, number: u64) -> Look {
         self.clock += 1;
