@@ -8,6 +8,7 @@ use inetboot::source::Image;
 use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;
 use inetboot::source::trust::Demand;
+use qemu_tests::pki::{Authority, Years};
 use qemu_tests::run;
 use qemu_tests::web::{Content, Fault, Server};
 use std::fs;
@@ -186,6 +187,26 @@ fn a_pin_or_a_signature_decides() {
     assert!(refusal(&signed(&stranger, "/x.iso.idx")).contains("signature is not good"));
     let bare = refusal(&signed(&key, "/x.iso"));
     assert!(bare.contains("inetboot.key= is given") && bare.contains("without an index"), "{bare}");
+}
+
+#[test]
+fn an_index_over_https_is_vouched_for_by_its_site_unless_it_leads_elsewhere() {
+    let dir = site();
+    ctl(dir.path(), &["index", "x.iso"]);
+    let authority = Authority::new().expect("making an authority");
+    let identity = authority.identity(&["127.0.0.1"], Years::NOW).expect("making a certificate");
+    let server =
+        Server::builder().tree(dir.path()).expect("the site").tls(identity).start().expect("a server");
+    let ca = dir.path().join("ca.pem");
+    fs::write(&ca, authority.pem()).expect("writing the certificate");
+    let access = Access { ca: Some(ca), proxy: None };
+    let of = |wanted: &Wanted| Image::open(wanted, &access, LONG).expect("opening it").trust().to_string();
+    let over_https = wanted(&[server.url("/x.iso.idx")]);
+    assert!(of(&over_https).starts_with("verified against the site 127.0.0.1"));
+    let plain = serve(dir.path());
+    let to = plain.url("/x.iso.idx");
+    server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(to.clone())));
+    assert_eq!(of(&over_https), "unverified: nobody vouches for its index");
 }
 
 #[test]

@@ -92,13 +92,15 @@ struct Fetched {
 }
 
 fn fetch_index(client: &Client, url: &Url, demand: &Demand) -> Result<Fetched, SourceError> {
-    let bytes = client.small(url.as_str(), index::LARGEST)?;
+    let (bytes, place) = client.small(url.as_str(), index::LARGEST)?;
     let signature = match &demand.key {
         None => None,
-        Some(_) => client.small(&signature_url(url.as_str()), SIGNATURE).ok(),
+        Some(_) => client.small(&signature_url(url.as_str()), SIGNATURE).ok().map(|(bytes, _)| bytes),
     };
     // Nothing of it is read before it is known to be the one that was demanded.
-    let trust = Trust::of(&bytes, url.as_str(), demand, signature.as_deref())
+    // An https address that leads to an http one vouches for nothing.
+    let both = if place.starts_with("https://") { url.as_str() } else { &place };
+    let trust = Trust::of(&bytes, both, demand, signature.as_deref())
         .map_err(|error| SourceError::Trust { url: url.to_string(), error: Box::new(error) })?;
     let index = index::decode(&bytes, url.as_str())
         .map_err(|error| SourceError::Index { url: url.to_string(), error })?;
@@ -175,7 +177,7 @@ fn fetch_profile(
     };
     let text = client
         .small(url.as_str(), profile::LARGEST)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned())
         .map_err(|error| chain(&error));
     let usable = text.and_then(|text| match Profile::decode(&text, pieces.count()) {
         Ok(_) => Ok(text),

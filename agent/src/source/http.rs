@@ -75,14 +75,16 @@ impl Client {
         Ok(Self { agent, wire })
     }
 
-    /// All of a small file. Passing troubles are endured for a while.
-    pub fn small(&self, url: &str, limit: u64) -> Result<Vec<u8>, SourceError> {
+    /// All of a small file, and the address that gave it, behind redirects. Passing troubles are
+    /// endured for a while.
+    pub fn small(&self, url: &str, limit: u64) -> Result<(Vec<u8>, String), SourceError> {
         self.patiently(url, || self.read_small(url, limit))
     }
 
     /// All of a small file, by one request.
-    pub(super) fn read_small(&self, url: &str, limit: u64) -> Result<Vec<u8>, Fault> {
+    pub(super) fn read_small(&self, url: &str, limit: u64) -> Result<(Vec<u8>, String), Fault> {
         let response = self.get(url, None, None)?;
+        let place = response.get_uri().to_string();
         if response.status() != StatusCode::OK {
             return Err(Fault::Status(response.status()));
         }
@@ -99,7 +101,7 @@ impl Client {
             (Err(error), _) => Err(fault(ureq::Error::from(error), url)),
             (Ok(_), Some(wanted)) if got < wanted => Err(Fault::Cut { got, wanted }),
             (Ok(_), _) if got > limit => Err(Fault::Long { limit }),
-            (Ok(_), _) => Ok(bytes),
+            (Ok(_), _) => Ok((bytes, place)),
         }
     }
 

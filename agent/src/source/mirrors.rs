@@ -70,8 +70,9 @@ pub struct Mirror {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes a second, a moving average.
+    /// Bytes a second: a guess until it has delivered, then a moving average.
     rate: f64,
+    delivered: bool,
     /// Requests under way.
     busy: u32,
     /// Failures since it last delivered.
@@ -109,11 +110,6 @@ impl Mirror {
         match &self.place {
             Place::File(url) | Place::Store { url, .. } => url,
         }
-    }
-
-    /// What and where it is.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// Which version of the file it has to have; found out where it was looked at.
@@ -324,7 +320,8 @@ impl Mirrors {
         if got > 0 {
             let rate = got as f64 / start.elapsed().as_secs_f64().max(0.000_1);
             let mut state = lock(&mirror.state);
-            state.rate = 0.7 * state.rate + 0.3 * rate;
+            state.rate = if state.delivered { 0.7 * state.rate + 0.3 * rate } else { rate };
+            state.delivered = true;
         }
         outcome
     }
@@ -380,7 +377,7 @@ impl Mirrors {
         let (_, digest) = self.pieces.digest(number).ok_or_else(packed)?;
         let size = self.pieces.size(number);
         let path = form.path(&hex(digest));
-        let bytes = mirror.client.read_small(&format!("{url}{path}"), size + PACKING)?;
+        let bytes = mirror.client.read_small(&format!("{url}{path}"), size + PACKING)?.0;
         unpack::piece(form, &bytes, size as usize).ok_or_else(packed)
     }
 
