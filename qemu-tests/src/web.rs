@@ -86,7 +86,29 @@ pub struct Request {
 /// Decides what goes wrong: the request's number (from 0) and its path to a fault.
 pub type Mischief = dyn Fn(u64, &str) -> Option<Fault> + Send + Sync;
 
+/// A line that all connections share: every new connection and every request costs a round trip.
+struct Line {
+    round_trip: Duration,
+    bytes_per_second: f64,
+    /// When all that was sent so far has crossed it.
+    free: Mutex<Instant>,
+}
+
+impl Line {
+    /// `bytes` more are sent: wait until there is room for them.
+    fn carry(&self, bytes: usize) {
+        let free = {
+            let mut free = lock(&self.free);
+            *free =
+                (*free).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
+            *free
+        };
+        std::thread::sleep(free.saturating_duration_since(Instant::now()));
+    }
+}
+
 struct Site {
+    line: Option<Line>,
     files: Vec<(String, Content)>,
     etag: String,
     mischief: Mutex<Arc<Mischief>>,
@@ -106,6 +128,7 @@ pub struct Server {
 
 /// A server to be.
 pub struct Builder {
+    line: Option<Line>,
     files: Vec<(String, Content)>,
     tls: Option<Identity>,
 }
@@ -119,6 +142,13 @@ pub struct Identity {
 }
 
 impl Builder {
+    /// Answer over a line with this round-trip time and as many million bits a second.
+    pub fn line(mut self, round_trip: Duration, megabits: u64) -> Self {
+        let free = Mutex::new(Instant::now());
+        self.line = Some(Line { round_trip, bytes_per_second: megabits as f64 * 125_000.0, free });
+        self
+    }
+
     /// Serve `content` at `path`, which begins with `/`.
     pub fn file(mut self, path: &str, content: Content) -> Self {
         self.files.push((path.to_owned(), content));
@@ -167,6 +197,7 @@ impl Builder {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
+            line: self.line,
             files: self.files,
             etag: "\"first\"".into(),
             mischief: Mutex::new(Arc::new(|_, _| None)),
@@ -186,7 +217,7 @@ impl Builder {
 impl Server {
     /// A server with nothing on it yet.
     pub fn builder() -> Builder {
-        Builder { files: Vec::new(), tls: None }
+        Builder { line: None, files: Vec::new(), tls: None }
     }
 
     /// Its port on 127.0.0.1, and on 10.0.2.2 as the guest sees it.
@@ -277,12 +308,16 @@ fn accept(listener: &TcpListener, site: &Arc<Site>) {
 /// Requests of one connection, one after the other.
 fn converse(stream: impl Read + Write, site: &Site) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let round_trip = || std::thread::sleep(site.line.as_ref().map_or(Duration::ZERO, |line| line.round_trip));
+    round_trip();
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 || site.down.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let path = line.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        let mut words = line.split_whitespace();
+        let head = words.next() == Some("HEAD");
+        let path = words.next().unwrap_or_default().to_owned();
         let mut headers = Vec::new();
         loop {
             let mut header = String::new();
@@ -297,21 +332,25 @@ fn converse(stream: impl Read + Write, site: &Site) -> io::Result<()> {
         let number = site.count.fetch_add(1, Ordering::SeqCst);
         let mischief = Arc::clone(&lock(&site.mischief));
         let fault = mischief(number, &path);
-        if !answer(stream.get_mut(), site, &path, header("range"), header("if-range"), fault)? {
+        round_trip();
+        let asked = Asked { head, path: &path, range: header("range"), if_range: header("if-range") };
+        if !answer(stream.get_mut(), site, &asked, fault)? {
             return Ok(());
         }
     }
 }
 
+/// What a client wants.
+struct Asked<'a> {
+    head: bool,
+    path: &'a str,
+    range: Option<&'a str>,
+    if_range: Option<&'a str>,
+}
+
 /// One answer; whether the connection goes on.
-fn answer(
-    out: &mut impl Write,
-    site: &Site,
-    path: &str,
-    range: Option<&str>,
-    if_range: Option<&str>,
-    fault: Option<Fault>,
-) -> io::Result<bool> {
+fn answer(out: &mut impl Write, site: &Site, asked: &Asked<'_>, fault: Option<Fault>) -> io::Result<bool> {
+    let Asked { head, path, range, if_range } = *asked;
     let at = site.started.elapsed();
     let note = |status: u16, sent: u64| {
         lock(&site.log).push(Request {
@@ -339,6 +378,17 @@ fn answer(
         Some(Fault::Redirect(to)) => return empty(out, 302, &format!("Location: {to}\r\n")),
         _ => {}
     }
+    if path == "/" {
+        // For clients that only mount what they find in a listing.
+        let names = site.files.iter().map(|(name, _)| name.trim_start_matches('/'));
+        let page: String = names.map(|name| format!("<a href=\"{name}\">{name}</a>\n")).collect();
+        let length = page.len();
+        let page = if head { String::new() } else { page };
+        note(200, page.len() as u64);
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{page}");
+        return out.write_all(answer.as_bytes()).and_then(|()| out.flush()).map(|()| true);
+    }
     let Some((_, content)) = site.files.iter().find(|(known, _)| known == path) else {
         return empty(out, 404, "");
     };
@@ -356,23 +406,32 @@ fn answer(
     if fault == Some(Fault::WrongRange) {
         first = first.saturating_sub(1).min(total - length);
     }
-    write!(
-        out,
-        "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nETag: {etag}\r\nAccept-Ranges: bytes\r\n"
-    )?;
-    if status == 206 {
-        write!(out, "Content-Range: bytes {first}-{}/{total}\r\n", first + length - 1)?;
-    }
-    write!(out, "\r\n")?;
+    let content_range = match status {
+        206 => format!("Content-Range: bytes {first}-{}/{total}\r\n", first + length - 1),
+        _ => String::new(),
+    };
+    // At once: some old clients want a header in a single packet.
+    let header = format!(
+        "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nETag: {etag}\r\nAccept-Ranges: bytes\r\n\
+         Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n{content_range}\r\n"
+    );
+    out.write_all(header.as_bytes())?;
     out.flush()?;
 
     let broken = matches!(fault, Some(Fault::Cut | Fault::Stall(_)));
-    let to_send = if broken { length / 2 } else { length };
+    let to_send = match (head, broken) {
+        (true, _) => 0,
+        (false, true) => length / 2,
+        (false, false) => length,
+    };
     let mut sent = 0;
     while sent < to_send {
         let mut bytes = content.read(first + sent, (to_send - sent).min(1 << 16) as usize)?;
         if fault == Some(Fault::Corrupt) && sent == 0 {
             bytes[0] ^= 1;
+        }
+        if let Some(line) = &site.line {
+            line.carry(bytes.len());
         }
         if out.write_all(&bytes).is_err() {
             break;
