@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 40] = [
+const LAYERS: [(&str, u8); 41] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -40,6 +40,7 @@ const LAYERS: [(&str, u8); 40] = [
     ("lib", 5),
     ("source::ahead", 1),
     ("source::index", 1),
+    ("source::links", 1),
     ("source::pieces", 1),
     ("source::profile", 1),
     ("source::trust", 1),

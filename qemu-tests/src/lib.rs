@@ -11,6 +11,7 @@ pub mod dns;
 pub mod images;
 pub mod machine;
 pub mod pki;
+pub mod publish;
 pub mod web;
 
 pub use machine::{Machine, Opts, boot};

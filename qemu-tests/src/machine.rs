@@ -197,6 +197,13 @@ impl Machine {
         output.trim_end_matches("inetboot-end-").trim().to_owned()
     }
 
+    /// Wait for the login prompt, for `seconds` at most, and log in as root, who needs no password.
+    pub fn log_in(&mut self, seconds: u64, web: Option<&Server>) {
+        self.expect("login: ", seconds, web);
+        self.type_line("root");
+        self.expect("# ", seconds, web);
+    }
+
     /// Everything said so far.
     pub fn said(&self) -> String {
         self.serial.state.lock().unwrap().text.clone()

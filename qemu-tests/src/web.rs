@@ -109,6 +109,7 @@ impl Line {
 
 struct Site {
     line: Option<Line>,
+    links: String,
     files: Vec<(String, Content)>,
     etag: String,
     mischief: Mutex<Arc<Mischief>>,
@@ -129,6 +130,7 @@ pub struct Server {
 /// A server to be.
 pub struct Builder {
     line: Option<Line>,
+    links: String,
     files: Vec<(String, Content)>,
     tls: Option<Identity>,
 }
@@ -173,6 +175,12 @@ impl Builder {
         Ok(builder)
     }
 
+    /// Say this of every file in a `Link:` header (RFC 6249).
+    pub fn link(mut self, link: &str) -> Self {
+        self.links += &format!("Link: {link}\r\n");
+        self
+    }
+
     /// Speak HTTPS.
     pub fn tls(mut self, identity: Identity) -> Self {
         self.tls = Some(identity);
@@ -198,6 +206,7 @@ impl Builder {
         let address = listener.local_addr()?;
         let site = Arc::new(Site {
             line: self.line,
+            links: self.links,
             files: self.files,
             etag: "\"first\"".into(),
             mischief: Mutex::new(Arc::new(|_, _| None)),
@@ -217,7 +226,7 @@ impl Builder {
 impl Server {
     /// A server with nothing on it yet.
     pub fn builder() -> Builder {
-        Builder { line: None, files: Vec::new(), tls: None }
+        Builder { line: None, links: String::new(), files: Vec::new(), tls: None }
     }
 
     /// Its port on 127.0.0.1, and on 10.0.2.2 as the guest sees it.
@@ -375,7 +384,9 @@ fn answer(out: &mut impl Write, site: &Site, asked: &Asked<'_>, fault: Option<Fa
             return Ok(false);
         }
         Some(Fault::Status(status)) => return empty(out, *status, ""),
-        Some(Fault::Redirect(to)) => return empty(out, 302, &format!("Location: {to}\r\n")),
+        Some(Fault::Redirect(to)) => {
+            return empty(out, 302, &format!("Location: {to}\r\n{}", site.links));
+        }
         _ => {}
     }
     if path == "/" {
@@ -413,7 +424,8 @@ fn answer(out: &mut impl Write, site: &Site, asked: &Asked<'_>, fault: Option<Fa
     // At once: some old clients want a header in a single packet.
     let header = format!(
         "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nETag: {etag}\r\nAccept-Ranges: bytes\r\n\
-         Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n{content_range}\r\n"
+         Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n{content_range}{}\r\n",
+        site.links
     );
     out.write_all(header.as_bytes())?;
     out.flush()?;

@@ -18,12 +18,6 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// Of the image, kernel and initrd included.
 const BUDGET_PERCENT: u64 = 60;
 
-fn log_in(machine: &mut Machine, server: &Server) {
-    machine.expect("login: ", LONG, Some(server));
-    machine.type_line("root");
-    machine.expect("# ", LONG, Some(server));
-}
-
 #[test]
 fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
     dns::serve();
@@ -49,7 +43,7 @@ fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
     std::thread::sleep(OUTAGE);
     server.set_down(false);
     machine.expect("is back after", 60, Some(&server));
-    log_in(&mut machine, &server);
+    machine.log_in(LONG, Some(&server));
 
     let sent = server.bytes_sent();
     let percent = sent * 100 / length;

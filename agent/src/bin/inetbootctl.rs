@@ -4,8 +4,6 @@
 use clap::{Args, Parser, Subcommand};
 use inetboot::config::{Access, Url, Wanted, WantedProfile};
 use inetboot::desk::{image, mount};
-use inetboot::source::index::Form;
-use inetboot::source::pieces::Algorithm;
 use inetboot::source::trust::{Demand, Key, Pin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,7 +61,7 @@ struct Mount {
 
 #[derive(Subcommand)]
 enum Image {
-    /// Make an index and a store of block files: equal blocks are one file.
+    /// Make an index and a store of block files: equal blocks are one file, of this release and the next.
     Build {
         /// The image.
         iso: PathBuf,
@@ -73,7 +71,7 @@ enum Image {
         /// The index; NAME.idx beside the store by default.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
-        /// The classic HTTP-FUSE form: SHA-1 and zlib.
+        /// The classic HTTP-FUSE form: blocks of one size, SHA-1 and zlib.
         #[arg(long)]
         classic: bool,
     },
@@ -129,13 +127,12 @@ fn run_image(verb: Image) -> anyhow::Result<()> {
     match verb {
         Image::Build { iso, store, out, classic } => {
             let out = out.unwrap_or_else(|| index_of(&iso, &dir(&store)));
-            let (algorithm, form) =
-                if classic { (Algorithm::Sha1, Form::Zlib) } else { (Algorithm::Sha256, Form::Zstd) };
-            image::build(&image::Build { iso, out, store: Some((store, form)), algorithm }, &say)
+            let kind = if classic { image::Kind::Classic(store) } else { image::Kind::Store(store) };
+            image::build(&image::Build { iso, out, kind }, &say)
         }
         Image::Index { iso, out } => {
             let out = out.unwrap_or_else(|| index_of(&iso, &dir(&iso)));
-            image::build(&image::Build { iso, out, store: None, algorithm: Algorithm::Sha256 }, &say)
+            image::build(&image::Build { iso, out, kind: image::Kind::Index }, &say)
         }
         Image::Info { index } => image::info(&index, &say),
         Image::Check { index, image } => image::check(&index, &image, &say),

@@ -3,17 +3,18 @@
 
 use crate::console::size;
 use crate::source::index::{self, Form, Index, Place, ours};
-use crate::source::pieces::{Algorithm, BLOCK, Pieces, hex};
+use crate::source::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
 use crate::source::trust::{Pin, signature_url};
 use crate::source::unpack;
 use anyhow::{Context, bail, ensure};
+use fastcdc::v2020::StreamCDC;
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// zstd's level: a store is made once, and read by everybody at the same speed.
@@ -22,6 +23,10 @@ const LEVEL: i32 = 19;
 /// How often progress is said.
 const SAY_EVERY: Duration = Duration::from_secs(2);
 
+/// How long the blocks of a store are, at least, usually and at most, where their content says
+/// where they end: what is the same in the next release is then the same block, wherever it is.
+const BY_CONTENT: (usize, usize, usize) = (64 << 10, 128 << 10, 256 << 10);
+
 /// What to make of an image.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -29,17 +34,70 @@ pub struct Build {
     pub iso: PathBuf,
     /// Where the index goes.
     pub out: PathBuf,
-    /// The directory of block files, and how they are packed; `None` for an index alone.
-    pub store: Option<(PathBuf, Form)>,
-    /// How blocks are digested.
-    pub algorithm: Algorithm,
+    /// What is made.
+    pub kind: Kind,
+}
+
+/// What is made of an image.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// An index; the image stays where it is.
+    Index,
+    /// An index, and a store in this directory.
+    Store(PathBuf),
+    /// The same in the classic HTTP-FUSE form: blocks of one size, SHA-1 and zlib.
+    Classic(PathBuf),
+}
+
+impl Kind {
+    fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Index | Self::Store(_) => Algorithm::Sha256,
+            Self::Classic(_) => Algorithm::Sha1,
+        }
+    }
+
+    /// The directory of block files, and how they are packed.
+    fn store(&self) -> Option<(&Path, Form)> {
+        match self {
+            Self::Index => None,
+            Self::Store(dir) => Some((dir, Form::Zstd)),
+            Self::Classic(dir) => Some((dir, Form::Zlib)),
+        }
+    }
+
+    /// Where the blocks of an image of `length` bytes end.
+    fn ends(&self, iso: &File, length: u64) -> anyhow::Result<Vec<u64>> {
+        let (least, usual, most) = match self {
+            Self::Store(_) => BY_CONTENT,
+            Self::Index | Self::Classic(_) => {
+                return Ok((1..=length.div_ceil(BLOCK)).map(|number| (number * BLOCK).min(length)).collect());
+            }
+        };
+        let chunks = StreamCDC::new(BufReader::new(iso), least, usual, most);
+        chunks
+            .map(|chunk| chunk.map(|chunk| chunk.offset + chunk.length as u64).map_err(Into::into))
+            .collect()
+    }
+
+    fn pieces(&self, ends: Vec<u64>, digests: Vec<u8>) -> Result<Pieces, PiecesError> {
+        match self {
+            Self::Store(_) => Pieces::ending(ends, self.algorithm(), digests),
+            Self::Index | Self::Classic(_) => {
+                Pieces::every(BLOCK, ends.last().copied().unwrap_or(0), self.algorithm(), digests)
+            }
+        }
+    }
 }
 
 #[derive(Default)]
 struct Tally {
-    next: AtomicU64,
+    next: AtomicUsize,
+    /// The digests of blocks that a worker has taken: equal ones are packed once.
+    taken: Mutex<HashSet<String>>,
     new_files: AtomicU64,
-    new_bytes: AtomicU64,
+    new_unpacked: AtomicU64,
+    new_packed: AtomicU64,
 }
 
 /// Make the index of an image, and its store. Block files that are there already are kept, so that
@@ -48,28 +106,25 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
     let iso = File::open(&build.iso).with_context(|| format!("opening {}", build.iso.display()))?;
     let length = iso.metadata()?.len();
     ensure!(length > 0, "{} is empty", build.iso.display());
-    let count = length.div_ceil(BLOCK);
-    let digests = Mutex::new(vec![Vec::new(); count as usize]);
+    let ends = build.kind.ends(&iso, length).with_context(|| format!("reading {}", build.iso.display()))?;
+    let count = ends.len();
+    let digests = Mutex::new(vec![Vec::new(); count]);
     let tally = Tally::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let work = || -> anyhow::Result<()> {
-            let mut block = vec![0; BLOCK as usize];
             loop {
                 let number = tally.next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return Ok(());
-                }
-                let start = number * BLOCK;
-                block.resize(BLOCK.min(length - start) as usize, 0);
+                let Some(end) = ends.get(number) else { return Ok(()) };
+                let start = number.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+                let mut block = vec![0; (end - start) as usize];
                 iso.read_exact_at(&mut block, start)
                     .with_context(|| format!("reading {}", build.iso.display()))?;
-                let digest = build.algorithm.digest(&block);
-                if let Some((store, form)) = &build.store {
-                    keep(store, *form, &hex(&digest), &block, &tally)?;
+                let digest = build.kind.algorithm().digest(&block);
+                if let Some((store, form)) = build.kind.store() {
+                    keep(store, form, &hex(&digest), &block, &tally)?;
                 }
-                if let Some(slot) = digests.lock().ok().as_mut().and_then(|all| all.get_mut(number as usize))
-                {
+                if let Some(slot) = digests.lock().ok().as_mut().and_then(|all| all.get_mut(number)) {
                     *slot = digest;
                 }
             }
@@ -90,20 +145,26 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
         })
     })?;
     let digests = digests.into_inner().unwrap_or_default();
-    let different = digests.iter().collect::<HashSet<_>>().len() as u64;
-    let pieces = Pieces::every(BLOCK, length, build.algorithm, digests.concat())?;
+    let different = digests.iter().collect::<HashSet<_>>().len();
+    let pieces = build.kind.pieces(ends, digests.concat())?;
     let beside = build.out.parent().unwrap_or(Path::new(""));
-    let place = match &build.store {
+    let place = match build.kind.store() {
         None => Place::File(relative(&build.iso, beside)),
-        Some((store, form)) => Place::Store { url: relative(store, beside) + "/", form: *form },
+        Some((store, form)) => Place::Store { url: relative(store, beside) + "/", form },
     };
     let index = Index { pieces, places: vec![place], profile: None };
     let bytes = ours::encode(&index).context("an image has blocks")?;
     write_whole(&build.out, &bytes)?;
     say(&format!("{}: {} in {count} blocks, {different} different", build.out.display(), size(length)));
-    if build.store.is_some() {
-        let (files, packed) = (tally.new_files.into_inner(), tally.new_bytes.into_inner());
-        say(&format!("store: {files} new files of {}", size(packed)));
+    if build.kind.store().is_some() {
+        let [files, unpacked, packed] =
+            [tally.new_files, tally.new_unpacked, tally.new_packed].map(AtomicU64::into_inner);
+        say(&format!(
+            "store: {files} new files; they hold {} of the image ({:.1} %) in {}",
+            size(unpacked),
+            unpacked as f64 * 100.0 / length as f64,
+            size(packed)
+        ));
     }
     say(&format!("inetboot.pin={}", Pin::of(&bytes)));
     Ok(())
@@ -116,7 +177,8 @@ fn relative(path: &Path, beside: &Path) -> String {
 
 fn keep(store: &Path, form: Form, digest: &str, block: &[u8], tally: &Tally) -> anyhow::Result<()> {
     let path = store.join(form.path(digest));
-    if path.exists() {
+    let is_new = tally.taken.lock().is_ok_and(|mut taken| taken.insert(digest.to_owned()));
+    if !is_new || path.exists() {
         return Ok(());
     }
     let packed = match form {
@@ -129,7 +191,8 @@ fn keep(store: &Path, form: Form, digest: &str, block: &[u8], tally: &Tally) -> 
         Form::Zstd | Form::Casync => zstd::encode_all(block, LEVEL)?,
     };
     tally.new_files.fetch_add(1, Ordering::Relaxed);
-    tally.new_bytes.fetch_add(packed.len() as u64, Ordering::Relaxed);
+    tally.new_unpacked.fetch_add(block.len() as u64, Ordering::Relaxed);
+    tally.new_packed.fetch_add(packed.len() as u64, Ordering::Relaxed);
     write_whole(&path, &packed)
 }
 

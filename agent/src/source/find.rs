@@ -2,7 +2,7 @@
 //! The first life finds it; the second is told ([`Recipe`]).
 
 use super::fault::{Fault, SourceError};
-use super::http::{Client, Http, Opened, Whole};
+use super::http::{Client, Glance, Http, Opened, Whole};
 use super::index::{self, Index, Place};
 use super::pieces::Pieces;
 use super::profile::{self, Profile};
@@ -49,24 +49,38 @@ pub fn find(client: &Client, wanted: &Wanted) -> Result<Found, SourceError> {
 }
 
 fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Result<Found, SourceError> {
-    let (opened, start) = client.open(url.as_str())?;
+    let Glance { opened, start, links } = client.open(url.as_str())?;
     if index::is_index(&start) {
         let fetched = fetch_index(client, url, &wanted.demand)?;
         return with_index(client, fetched, Vec::new(), others, wanted);
     }
+    let duplicates = links.duplicates.iter().filter_map(|link| url.join(link));
+    let others: Vec<Url> = others.iter().cloned().chain(duplicates).collect();
     let demand = &wanted.demand;
+    if let Some(metalink) = links.metalink.and_then(|link| url.join(&link)) {
+        match fetch_index(client, &metalink, demand) {
+            Ok(fetched) if fetched.index.pieces.length() == opened.version().length => {
+                let files = [url].into_iter().chain(&others).map(|url| Place::File(url.to_string()));
+                return with_index(client, fetched, files.collect(), &[], wanted);
+            }
+            Ok(_) => console::say(&format!("  {metalink} is of an image of another length")),
+            Err(error) if demand.is_some() => return Err(error),
+            Err(error) => console::say(&format!("  without {metalink}: {}", chain(&error))),
+        }
+    }
     if let Some(demand) =
         demand.pin.as_ref().map(|_| "inetboot.pin=").or(demand.key.as_ref().map(|_| "inetboot.key="))
     {
         return Err(SourceError::NoIndex { demand, url: url.to_string() });
     }
-    Ok(without_index(opened, url, others, client, wanted))
+    Ok(without_index(opened, url, &others, client, wanted))
 }
 
 fn without_index(opened: Opened, url: &Url, others: &[Url], client: &Client, wanted: &Wanted) -> Found {
-    let (version, file, whole) = match opened {
-        Opened::Ranged(http) => (http.version().clone(), Some(http), None),
-        Opened::Whole(whole) => (whole.version().clone(), None, Some(whole)),
+    let version = opened.version().clone();
+    let (file, whole) = match opened {
+        Opened::Ranged(http) => (Some(http), None),
+        Opened::Whole(whole) => (None, Some(whole)),
     };
     let pieces = Pieces::unknown(version.length);
     let first = (Place::File(url.to_string()), Some(version.clone()));
@@ -205,11 +219,8 @@ impl Found {
         let (mut file, mut whole) = (None, None);
         // A single place's word on ranges and version is needed now.
         if let [(Place::File(url), Some(version))] = recipe.mirrors.as_slice() {
-            let opened = client.open(url)?.0;
-            let found = match &opened {
-                Opened::Ranged(http) => http.version(),
-                Opened::Whole(whole) => whole.version(),
-            };
+            let opened = client.open(url)?.opened;
+            let found = opened.version();
             if !version.agrees(found) {
                 let fault = Fault::Changed { was: version.clone(), is: found.to_string() };
                 return Err(SourceError::Request { act: format!("cannot go on with {url}"), fault });

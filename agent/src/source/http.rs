@@ -5,17 +5,18 @@
 //! so that an image that is replaced while we boot from it is noticed rather than mixed.
 
 use super::fault::{Fault, SourceError, fault};
+use super::links::Links;
 use super::lock;
 use super::tls;
 use super::version::Version;
 use super::wire::Wire;
-use crate::config::Access;
+use crate::config::{Access, Url};
 use crate::console;
 use crate::failure::chain;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_RANGE, RANGE};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_RANGE, LINK, LOCATION, RANGE};
 use ureq::http::{Response, StatusCode};
 use ureq::{Body, ResponseExt};
 
@@ -62,7 +63,6 @@ impl Client {
             .user_agent(concat!("inetboot/", env!("CARGO_PKG_VERSION")))
             // A compressed range is no range of the image.
             .accept_encoding("identity")
-            .max_redirects(REDIRECTS)
             // Not from the environment: the kernel puts unknown arguments there.
             .proxy(proxy)
             .tls_config(tls::settings(ca))
@@ -105,9 +105,9 @@ impl Client {
         }
     }
 
-    /// Open `url`: follow redirects, learn its length and version, whether ranges work, and how it
-    /// begins. Passing troubles are endured for a while.
-    pub fn open(&self, url: &str) -> Result<(Opened, Vec<u8>), SourceError> {
+    /// Open `url`: follow redirects, learn its length and version, whether ranges work, how it
+    /// begins and what it links to. Passing troubles are endured for a while.
+    pub fn open(&self, url: &str) -> Result<Glance, SourceError> {
         self.patiently(url, || self.probe(url))
     }
 
@@ -128,8 +128,15 @@ impl Client {
     }
 
     /// One attempt at [`Self::open`].
-    pub(super) fn probe(&self, url: &str) -> Result<(Opened, Vec<u8>), Fault> {
-        let response = self.get(url, Some((0, GLANCE - 1)), None)?;
+    pub(super) fn probe(&self, url: &str) -> Result<Glance, Fault> {
+        let range = Some((0, GLANCE - 1));
+        // Who distributes the load over mirrors names them where it redirects.
+        let first = self.get_within(url, range, None, 0)?;
+        let links = links_of(first.headers());
+        let response = match first.status().is_redirection() {
+            true => self.get(&redirect(url, first.headers())?, range, None)?,
+            false => first,
+        };
         let place = response.get_uri().to_string();
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -142,7 +149,7 @@ impl Client {
                 Answer::new(response, start.len() as u64, url.to_owned(), self).fill(&mut start).1?;
                 let http =
                     Http { client: self.clone(), url: url.to_owned(), place: Mutex::new(place), version };
-                Ok((Opened::Ranged(http), start))
+                Ok(Glance { opened: Opened::Ranged(http), start, links })
             }
             // An empty file has no byte 0.
             StatusCode::RANGE_NOT_SATISFIABLE => Err(Fault::Empty),
@@ -159,7 +166,7 @@ impl Client {
                 outcome.map_err(|error| fault(ureq::Error::from(error), url))?;
                 self.wire.received(start.len() as u64);
                 let whole = Whole { client: self.clone(), url: url.to_owned(), version };
-                Ok((Opened::Whole(whole), start))
+                Ok(Glance { opened: Opened::Whole(whole), start, links })
             }
             status => Err(Fault::Status(status)),
         }
@@ -171,8 +178,20 @@ impl Client {
         range: Option<(u64, u64)>,
         if_range: Option<&str>,
     ) -> Result<Response<Body>, Fault> {
+        self.get_within(url, range, if_range, REDIRECTS)
+    }
+
+    /// One request that follows `redirects` at most; with none it gives the redirect itself.
+    fn get_within(
+        &self,
+        url: &str,
+        range: Option<(u64, u64)>,
+        if_range: Option<&str>,
+        redirects: u32,
+    ) -> Result<Response<Body>, Fault> {
         self.wire.request();
-        let mut request = self.agent.get(url);
+        let config = self.agent.get(url).config().max_redirects(redirects);
+        let mut request = config.max_redirects_will_error(redirects > 0).build();
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
         }
@@ -185,11 +204,32 @@ impl Client {
 
 /// What opening an address found.
 #[derive(Debug)]
+pub struct Glance {
+    /// The file.
+    pub opened: Opened,
+    /// Its first bytes.
+    pub start: Vec<u8>,
+    /// What the server says about other places.
+    pub links: Links,
+}
+
+/// A file at an address.
+#[derive(Debug)]
 pub enum Opened {
     /// A file that can be read by ranges.
     Ranged(Http),
     /// One that can only be read whole.
     Whole(Whole),
+}
+
+impl Opened {
+    /// Which version of the file it is.
+    pub fn version(&self) -> &Version {
+        match self {
+            Self::Ranged(http) => http.version(),
+            Self::Whole(whole) => whole.version(),
+        }
+    }
 }
 
 /// A file that can be read by ranges.
@@ -400,6 +440,18 @@ impl ContentRange {
         };
         Some(Self { first: first.parse().ok()?, last: last.parse().ok()?, total })
     }
+}
+
+/// Where an answer leads that redirects.
+fn redirect(url: &str, headers: &HeaderMap) -> Result<String, Fault> {
+    let to = header_text(headers, &LOCATION);
+    let base = url.parse::<Url>().ok();
+    let place = base.and_then(|base| base.join(&to)).map(|place| place.to_string());
+    place.ok_or_else(|| Fault::Protocol(format!("the server redirects to \"{}\"", to.escape_debug())))
+}
+
+fn links_of(headers: &HeaderMap) -> Links {
+    Links::parse(headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()))
 }
 
 fn header_text(headers: &HeaderMap, name: &ureq::http::HeaderName) -> String {

@@ -123,7 +123,7 @@ impl Mirror {
         if let Some(http) = &*lock(&self.http) {
             return Ok(Arc::clone(http));
         }
-        let Opened::Ranged(http) = self.client.probe(url)?.0 else { return Err(Fault::NoRange) };
+        let Opened::Ranged(http) = self.client.probe(url)?.opened else { return Err(Fault::NoRange) };
         let got = http.version().length;
         if got != pieces.length() {
             return Err(Fault::Length { got, wanted: pieces.length() });

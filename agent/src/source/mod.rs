@@ -10,6 +10,7 @@ pub mod fault;
 mod find;
 pub mod http;
 pub mod index;
+pub mod links;
 pub mod mirrors;
 pub mod pieces;
 pub mod profile;

@@ -23,7 +23,12 @@ pub enum Algorithm {
     Sha1,
     /// casync's.
     Sha512_256,
+    /// The torrents' of version 2 (BEP 52): the root of a tree over so many leaves, a power of two.
+    Tree(u32),
 }
+
+/// Bytes of a leaf of [`Algorithm::Tree`].
+const LEAF: usize = 16 * 1024;
 
 impl Algorithm {
     const ALL: [Self; 3] = [Self::Sha256, Self::Sha1, Self::Sha512_256];
@@ -34,6 +39,7 @@ impl Algorithm {
             Self::Sha256 => "sha256",
             Self::Sha1 => "sha1",
             Self::Sha512_256 => "sha512-256",
+            Self::Tree(_) => "sha256-tree",
         }
     }
 
@@ -46,7 +52,7 @@ impl Algorithm {
     pub const fn length(self) -> usize {
         match self {
             Self::Sha1 => 20,
-            Self::Sha256 | Self::Sha512_256 => 32,
+            Self::Sha256 | Self::Sha512_256 | Self::Tree(_) => 32,
         }
     }
 
@@ -56,8 +62,21 @@ impl Algorithm {
             Self::Sha256 => Sha256::digest(bytes).to_vec(),
             Self::Sha1 => Sha1::digest(bytes).to_vec(),
             Self::Sha512_256 => Sha512_256::digest(bytes).to_vec(),
+            Self::Tree(leaves) => {
+                let hashes = bytes.chunks(LEAF).map(|leaf| Sha256::digest(leaf).into()).collect();
+                tree_root(hashes, [0; 32], leaves as usize).to_vec()
+            }
         }
     }
+}
+
+/// The root of a tree over `nodes`, filled up with `filler` to `count`, a power of two.
+pub(super) fn tree_root(mut nodes: Vec<[u8; 32]>, filler: [u8; 32], count: usize) -> [u8; 32] {
+    nodes.resize(count.max(nodes.len()), filler);
+    while nodes.len() > 1 {
+        nodes = nodes.chunks(2).map(|pair| Sha256::digest(pair.concat()).into()).collect();
+    }
+    nodes.first().copied().unwrap_or(filler)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +196,14 @@ impl Pieces {
         bytes.end - bytes.start
     }
 
+    /// The size of all pieces but the last, where they are alike.
+    pub fn fixed_size(&self) -> Option<u64> {
+        match &self.cut {
+            Cut::Every(size) => Some(*size),
+            Cut::Ends(_) => None,
+        }
+    }
+
     /// The size of most pieces: what is weighed against a budget of memory.
     pub fn usual_size(&self) -> u64 {
         match &self.cut {
@@ -265,6 +292,16 @@ mod tests {
         assert_eq!(unhex("00fF"), Some(vec![0, 255]));
         assert_eq!(unhex("0"), None);
         assert_eq!(unhex("+1"), None);
+    }
+
+    #[test]
+    fn a_tree_is_over_its_leaves_and_zeros() {
+        let leaf = |byte: u8| Sha256::digest([byte; LEAF]).to_vec();
+        let pair = |left: &[u8], right: &[u8]| Sha256::digest([left, right].concat()).to_vec();
+        let three = [vec![1; LEAF], vec![2; LEAF], vec![3; LEAF]].concat();
+        let wanted = pair(&pair(&leaf(1), &leaf(2)), &pair(&leaf(3), &[0; 32]));
+        assert_eq!(Algorithm::Tree(4).digest(&three), wanted);
+        assert_eq!(Algorithm::Tree(1).digest(&[1; LEAF]), leaf(1));
     }
 
     proptest! {

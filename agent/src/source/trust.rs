@@ -63,6 +63,13 @@ pub struct Demand {
     pub key: Option<Key>,
 }
 
+impl Demand {
+    /// Whether anything is demanded.
+    pub fn is_some(&self) -> bool {
+        self.pin.is_some() || self.key.is_some()
+    }
+}
+
 /// Why an index does not meet a demand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {

@@ -12,13 +12,20 @@ pub(super) fn is(bytes: &[u8]) -> bool {
     bytes.strip_prefix(FIRST_LINE.as_bytes()).is_some_and(|rest| rest.starts_with(b"\n"))
 }
 
-/// The index as a file. All pieces but the last are of the same size, and checked.
+/// The word for blocks that end where their content says.
+const BY_CONTENT: &str = "content";
+
+/// Bytes before a digest that say how long such a block is, the highest first.
+const LENGTH: usize = 4;
+
+/// The index as a file, of pieces that are checked.
 pub fn encode(index: &Index) -> Option<Vec<u8>> {
     let (algorithm, _) = index.pieces.digest(0)?;
+    let size = index.pieces.fixed_size();
     let mut text = format!(
         "{FIRST_LINE}\nsize {}\nblock {}\ndigest {}\n",
         index.pieces.length(),
-        index.pieces.usual_size(),
+        size.map_or(BY_CONTENT.to_owned(), |size| size.to_string()),
         algorithm.name()
     );
     for place in &index.places {
@@ -33,6 +40,9 @@ pub fn encode(index: &Index) -> Option<Vec<u8>> {
     text.push('\n');
     let mut bytes = text.into_bytes();
     for number in 0..index.pieces.count() {
+        if size.is_none() {
+            bytes.extend_from_slice(&u32::try_from(index.pieces.size(number)).ok()?.to_be_bytes());
+        }
         bytes.extend_from_slice(index.pieces.digest(number)?.1);
     }
     Some(bytes)
@@ -45,7 +55,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         head.windows(2).position(|pair| pair == b"\n\n").ok_or_else(|| damaged("its header has no end"))?;
     let header =
         str::from_utf8(head.get(..end).unwrap_or_default()).map_err(|_| damaged("its header is no text"))?;
-    let digests = bytes.get(end + 2..).unwrap_or_default();
+    let table = bytes.get(end + 2..).unwrap_or_default();
 
     let (mut size, mut block, mut algorithm) = (None, None, None);
     let (mut places, mut profile) = (Vec::new(), None);
@@ -54,7 +64,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         let (key, value) = line.split_once(' ').ok_or_else(wrong)?;
         match key {
             "size" => size = Some(value.parse().map_err(|_| wrong())?),
-            "block" => block = Some(value.parse().map_err(|_| wrong())?),
+            "block" if value == BY_CONTENT => block = Some(None),
+            "block" => block = Some(Some(value.parse().map_err(|_| wrong())?)),
             "digest" => algorithm = Some(Algorithm::from_name(value).ok_or_else(wrong)?),
             "image" => places.push(Place::File(value.into())),
             "store" => {
@@ -69,13 +80,32 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         }
     }
     let lacks = |what: &str| IndexError::Damaged(format!("it has no line \"{what}\""));
-    let pieces = Pieces::every(
-        block.ok_or_else(|| lacks("block"))?,
-        size.ok_or_else(|| lacks("size"))?,
-        algorithm.ok_or_else(|| lacks("digest"))?,
-        digests.to_vec(),
-    )?;
+    let block = block.ok_or_else(|| lacks("block"))?;
+    let size = size.ok_or_else(|| lacks("size"))?;
+    let algorithm: Algorithm = algorithm.ok_or_else(|| lacks("digest"))?;
+    let pieces = match block {
+        Some(block) => Pieces::every(block, size, algorithm, table.to_vec())?,
+        None => by_content(table, size, algorithm)?,
+    };
     Ok(Index { pieces, places, profile })
+}
+
+/// Blocks whose lengths stand before their digests.
+fn by_content(table: &[u8], size: u64, algorithm: Algorithm) -> Result<Pieces, IndexError> {
+    let damaged = |what: &str| IndexError::Damaged(what.to_owned());
+    let (mut end, mut ends, mut digests) = (0_u64, Vec::new(), Vec::new());
+    let entries = table.chunks_exact(LENGTH + algorithm.length());
+    if !entries.remainder().is_empty() {
+        return Err(damaged("its table is cut"));
+    }
+    for entry in entries {
+        let (length, digest) = entry.split_first_chunk().ok_or_else(|| damaged("its table is cut"))?;
+        end += u64::from(u32::from_be_bytes(*length));
+        ends.push(end);
+        digests.extend_from_slice(digest);
+    }
+    let pieces = Pieces::ending(ends, algorithm, digests)?;
+    if pieces.length() == size { Ok(pieces) } else { Err(damaged("its blocks are not as long as the image")) }
 }
 
 #[cfg(test)]
@@ -113,6 +143,23 @@ mod tests {
         assert!(text("inetboot-index 1\nsize 9\n\n").contains("no line \"block\""));
         assert!(text("inetboot-index 1\nsize many\n\n").contains("\"size many\" is not understood"));
         assert!(text("inetboot-index 1\ndigest md5\n\n").contains("digest md5"));
+        let content = encode(&by_content_of(&[100, 200])).unwrap();
+        assert!(matches!(decode(&content[..content.len() - 1]), Err(IndexError::Damaged(_))));
+        let shorter = content.len() - LENGTH - Algorithm::Sha256.length();
+        assert!(decode(&content[..shorter]).unwrap_err().to_string().contains("not as long as the image"));
+    }
+
+    fn by_content_of(lengths: &[u64]) -> Index {
+        let ends: Vec<u64> = lengths
+            .iter()
+            .scan(0, |end, length| {
+                *end += length;
+                Some(*end)
+            })
+            .collect();
+        let digests = vec![5; lengths.len() * Algorithm::Sha256.length()];
+        let pieces = Pieces::ending(ends, Algorithm::Sha256, digests).unwrap();
+        Index { pieces, places: Vec::new(), profile: None }
     }
 
     proptest! {
@@ -120,6 +167,12 @@ mod tests {
         fn what_is_written_is_read(length in 1u64..5000, block in 1u64..3000, sha1 in any::<bool>()) {
             let algorithm = if sha1 { Algorithm::Sha1 } else { Algorithm::Sha256 };
             let index = index(length, block, algorithm);
+            prop_assert_eq!(decode(&encode(&index).unwrap()), Ok(index));
+        }
+
+        #[test]
+        fn what_is_cut_by_content_is_read(lengths in proptest::collection::vec(1u64..5000, 1..30)) {
+            let index = by_content_of(&lengths);
             prop_assert_eq!(decode(&encode(&index).unwrap()), Ok(index));
         }
     }
