@@ -78,6 +78,29 @@ fn own_modules() -> Option<&'static (PathBuf, Index)> {
 /// Load the drivers of every device that is there and has none. Cheap to repeat: a bus that was
 /// just driven shows new devices.
 pub fn load_drivers() {
+    load_drivers_that(|path| !is_of_disks(path));
+}
+
+/// The same for disks, which nobody needs but a cache.
+pub fn load_disk_drivers() {
+    load_drivers_that(is_of_disks);
+}
+
+/// Where the drivers of disks lie among the modules.
+const OF_DISKS: [&str; 6] = [
+    "kernel/drivers/ata/",
+    "kernel/drivers/block/",
+    "kernel/drivers/mmc/",
+    "kernel/drivers/nvme/",
+    "kernel/drivers/scsi/",
+    "kernel/drivers/usb/storage/",
+];
+
+fn is_of_disks(path: &str) -> bool {
+    OF_DISKS.iter().any(|dir| path.starts_with(dir))
+}
+
+fn load_drivers_that(are_wanted: impl Fn(&str) -> bool) {
     let Some((dir, index)) = own_modules() else { return };
     let mut aliases = Vec::new();
     collect_modaliases(Path::new("/sys/devices"), 0, &mut aliases);
@@ -85,7 +108,9 @@ pub fn load_drivers() {
     aliases.dedup();
     for alias in aliases {
         for name in index.modules_for(&alias) {
-            insert_with_needs(dir, index, name);
+            if index.path(name).is_some_and(&are_wanted) {
+                insert_with_needs(dir, index, name);
+            }
         }
     }
 }

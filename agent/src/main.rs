@@ -10,8 +10,8 @@ use inetboot::miniroot::handoff::Handoff;
 use inetboot::net::Network;
 use inetboot::net::link::Link;
 use inetboot::receipt::{Cost, Receipt};
-use inetboot::source::Image;
 use inetboot::source::mirrors::Patience;
+use inetboot::source::{Image, disk};
 use inetboot::step::{Journal, Step, Timings};
 use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve};
 use std::convert::Infallible;
@@ -62,7 +62,10 @@ fn boot() -> Result<Infallible, Failure> {
     early::load_drivers();
     let network = journal.step(Step::Network, || net::up(&config.net))?;
     let leased = Instant::now();
-    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE))?;
+    let image = journal.step(Step::Source, || {
+        config.access.disk.iter().for_each(disk::wait_for);
+        Image::open(&config.image, &config.access, PATIENCE)
+    })?;
     console::say(&format!("  {}, {}", image.source(), image.trust()));
     let medium = journal.step(Step::Medium, || medium::mount(image.source()))?;
     let plan = journal
@@ -71,7 +74,7 @@ fn boot() -> Result<Infallible, Failure> {
     let mut so_far = journal.timings().clone();
     let rebuilding = Instant::now();
     let payload = journal.step(Step::Miniroot, || {
-        miniroot::rebuild(&plan, &medium, &network.link, image.ca(), |modules| {
+        miniroot::rebuild(&plan, &medium, &network.link, image.disk(), image.ca(), |modules| {
             so_far.push((Step::Miniroot, rebuilding.elapsed()));
             handoff(&config, &network, leased, modules, &image, cost(&image, so_far))
         })
@@ -86,6 +89,7 @@ fn boot() -> Result<Infallible, Failure> {
     }
     console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
     drop(medium);
+    image.settle();
     for link in Link::all() {
         let _ = link.down();
     }
@@ -104,6 +108,8 @@ fn handoff(
     Handoff {
         url: config.image.name(),
         proxy: config.access.proxy.as_ref().map(ToString::to_string),
+        disk: image.disk().map(|disk| disk.superblock().id),
+        localise: config.access.localise,
         recipe: image.recipe(),
         mac: network.link.mac,
         lease: network.lease.clone(),
@@ -116,7 +122,7 @@ fn handoff(
 
 fn cost(image: &Image, timings: Timings) -> Cost {
     let traffic = image.traffic();
-    Cost { timings, bytes: traffic.bytes, requests: traffic.requests }
+    Cost { timings, bytes: traffic.bytes, requests: traffic.requests, spared: image.spared() }
 }
 
 fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {

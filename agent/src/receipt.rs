@@ -14,6 +14,8 @@ pub struct Cost {
     pub bytes: u64,
     /// Requests sent.
     pub requests: u64,
+    /// Bytes of the image that a disk had already.
+    pub spared: u64,
 }
 
 /// What one place that has the image did.
@@ -66,6 +68,10 @@ impl Receipt {
             self.trust,
             self.measured,
         )];
+        let spared = self.first.spared + self.second.spared;
+        if spared > 0 {
+            lines.push(format!("receipt: {} did not cross the network: they were at hand", size(spared)));
+        }
         if self.mirrors.len() > 1 {
             for Report { url, bytes, wrong } in &self.mirrors {
                 let wrong = wrong.as_ref().map(|why| format!(", and is asked last: {why}"));
@@ -123,9 +129,10 @@ impl Cost {
             .map(|(step, time)| format!("{}: {:.3}", quote(step.name()), time.as_secs_f64()))
             .collect();
         format!(
-            "{{ \"bytes\": {}, \"requests\": {}, \"seconds\": {{ {} }} }}",
+            "{{ \"bytes\": {}, \"requests\": {}, \"spared\": {}, \"seconds\": {{ {} }} }}",
             self.bytes,
             self.requests,
+            self.spared,
             steps.join(", ")
         )
     }
@@ -156,7 +163,7 @@ mod tests {
 
     fn receipt() -> Receipt {
         let timings = vec![(Step::Network, Duration::from_millis(1500))];
-        let first = Cost { timings, bytes: 44_000_000, requests: 180 };
+        let first = Cost { timings, bytes: 44_000_000, requests: 180, spared: 0 };
         Receipt {
             image: "http://h/\"x\".iso".into(),
             image_bytes: 176_000_000,
@@ -193,11 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_at_hand_is_said() {
+        let second = Cost { spared: 61_000_000, ..Cost::default() };
+        let receipt = Receipt { second, ..receipt() };
+        assert!(receipt.lines()[1].contains("61.0 MB did not cross the network"));
+    }
+
+    #[test]
     fn its_json_is_escaped() {
         let json = receipt().json();
         assert!(json.contains(r#""image": "http://h/\"x\".iso""#));
         assert!(json.contains(
-            r#""first_life": { "bytes": 44000000, "requests": 180, "seconds": { "network": 1.500 } }"#
+            r#""first_life": { "bytes": 44000000, "requests": 180, "spared": 0, "seconds": { "network": 1.500 } }"#
         ));
         assert_eq!(quote("a\nb"), "\"a\\u000ab\"");
     }

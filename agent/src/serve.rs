@@ -10,7 +10,7 @@
 //!   which empties the initrd, does not empty it;
 //! * memory pressure cannot kill it nor swap it out.
 
-use crate::config::Access;
+use crate::config::{Access, WantedDisk};
 use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
@@ -20,8 +20,8 @@ use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
 use crate::net::{self, Network, clock, renew};
 use crate::receipt::{Cost, Receipt};
-use crate::source::Image;
 use crate::source::mirrors::Patience;
+use crate::source::{Image, disk};
 use crate::step::{Journal, Step};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{SigSet, Signal};
@@ -189,8 +189,10 @@ pub fn server() -> Result<Infallible, Failure> {
     let network =
         journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
     let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
-    let image =
-        journal.step(Step::Source, || Image::again(handoff.recipe.clone(), &access, Patience::Endless))?;
+    let image = journal.step(Step::Source, || {
+        access.disk.iter().for_each(disk::wait_for);
+        Image::again(handoff.recipe.clone(), &access, Patience::Endless)
+    })?;
     console::say(&format!("  {}", image.source()));
     // The file is served by threads of its own, and the device is there, until these are dropped:
     // for ever.
@@ -215,6 +217,9 @@ pub fn server() -> Result<Infallible, Failure> {
     receipt.lines().iter().for_each(|line| console::say(line));
     hand_over();
     keep_lease(network, since_handoff + handoff.lease_age);
+    if access.localise {
+        localise(&image);
+    }
     keep_receipt(receipt, &image)
 }
 
@@ -249,6 +254,8 @@ fn access_of(handoff: &Handoff) -> Result<Access, ServeError> {
     Ok(Access {
         ca: ca.exists().then(|| ca.to_owned()),
         proxy: proxy.map_err(|why| ServeError::Url { why })?,
+        disk: handoff.disk.map(WantedDisk::Known),
+        localise: handoff.localise,
     })
 }
 
@@ -281,6 +288,14 @@ fn keep_lease(network: Network, held: Duration) {
     let renewer = std::thread::Builder::new().name("lease".into());
     if let Err(error) = renewer.spawn(move || renew::keep(&network, held_since)) {
         console::say_loud(&format!("the lease cannot be renewed: {error}"));
+    }
+}
+
+fn localise(image: &Image) {
+    let image = image.clone();
+    let localiser = std::thread::Builder::new().name("localise".into());
+    if let Err(error) = localiser.spawn(move || image.localise()) {
+        console::say_loud(&format!("the image stays remote: {error}"));
     }
 }
 
@@ -331,6 +346,7 @@ fn update(receipt: &mut Receipt, image: &Image) {
     let traffic = image.traffic();
     receipt.second.bytes = traffic.bytes;
     receipt.second.requests = traffic.requests;
+    receipt.second.spared = image.spared();
     receipt.mirrors = image.reports();
 }
 

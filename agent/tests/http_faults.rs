@@ -224,6 +224,6 @@ fn each_fault_of_a_certificate_is_told_apart() {
 fn trusting(authority: &Authority) -> (tempfile::NamedTempFile, Access) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(authority.pem().as_bytes()).unwrap();
-    let access = Access { ca: Some(file.path().to_owned()), proxy: None };
+    let access = Access { ca: Some(file.path().to_owned()), ..Access::default() };
     (file, access)
 }

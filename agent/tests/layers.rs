@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 41] = [
+const LAYERS: [(&str, u8); 42] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -39,6 +39,7 @@ const LAYERS: [(&str, u8); 41] = [
     ("sys", 0),
     ("lib", 5),
     ("source::ahead", 1),
+    ("source::disk::layout", 1),
     ("source::index", 1),
     ("source::links", 1),
     ("source::pieces", 1),

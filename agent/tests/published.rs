@@ -2,82 +2,17 @@
 //! mirrors of which one lies and one dies. No wrong byte is ever given.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests stop the test
 
-use inetboot::config::{Access, Url, Wanted, WantedProfile};
-use inetboot::failure::{Explain, chain};
+mod common;
+
+use common::{LENGTH, LONG, ctl, image, is_right, open, refusal, serve, serve_index, site, wanted};
+use inetboot::config::{Access, Wanted, WantedProfile};
 use inetboot::source::Image;
-use inetboot::source::fault::SourceError;
-use inetboot::source::mirrors::Patience;
 use inetboot::source::trust::Demand;
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
 use qemu_tests::{publish, run};
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
-
-const LENGTH: usize = 6_000_000;
-const SHORT: Patience = Patience::Bounded(Duration::from_millis(1500));
-const LONG: Patience = Patience::Bounded(Duration::from_secs(60));
-
-/// Half of it is hard to pack, and a quarter is the same again.
-fn image() -> Vec<u8> {
-    let hard =
-        (0..LENGTH as u32 / 8).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_be_bytes());
-    let mut image: Vec<u8> = hard.collect();
-    image.resize(LENGTH * 3 / 4, b'x');
-    let again = image[..LENGTH / 4].to_vec();
-    image.extend(again);
-    image
-}
-
-fn ctl(dir: &Path, arguments: &[&str]) -> String {
-    run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["image"], arguments].concat())
-}
-
-/// A directory with the image in it.
-fn site() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::write(dir.path().join("x.iso"), image()).expect("writing the image");
-    dir
-}
-
-fn serve(dir: &Path) -> Server {
-    Server::builder().tree(dir).and_then(qemu_tests::web::Builder::start).expect("a server")
-}
-
-/// The index alone: the image that it names beside it is not there.
-fn serve_index(dir: &Path) -> Server {
-    let index = Content::File(dir.join("x.iso.idx"));
-    Server::builder().file("/x.iso.idx", index).start().expect("a server")
-}
-
-fn wanted(urls: &[String]) -> Wanted {
-    let urls = urls.iter().map(|url| url.parse::<Url>().expect("a URL")).collect();
-    Wanted { urls, index: None, demand: Demand::default(), profile: WantedProfile::Published }
-}
-
-fn open(wanted: &Wanted, patience: Patience) -> Result<Image, SourceError> {
-    Image::open(wanted, &Access::default(), patience)
-}
-
-fn refusal(wanted: &Wanted) -> String {
-    let error = open(wanted, SHORT).and_then(|image| read(&image)).expect_err("it was trusted");
-    format!("{}. {}", chain(&error), error.hint())
-}
-
-/// All of it.
-fn read(image: &Image) -> Result<Vec<u8>, SourceError> {
-    let mut bytes = vec![0; image.source().len() as usize];
-    image.source().read_at(0, &mut bytes)?;
-    Ok(bytes)
-}
-
-/// The image as `wanted`, with everything right.
-fn is_right(wanted: &Wanted) -> Image {
-    let opened = open(wanted, LONG).unwrap_or_else(|error| panic!("{}. {}", chain(&error), error.hint()));
-    assert!(read(&opened).expect("reading it") == image(), "wrong bytes");
-    opened
-}
 
 #[test]
 fn a_store_is_fetched_piece_by_piece_and_packed() {
@@ -213,7 +148,7 @@ fn an_index_over_https_is_vouched_for_by_its_site_unless_it_leads_elsewhere() {
         Server::builder().tree(dir.path()).expect("the site").tls(identity).start().expect("a server");
     let ca = dir.path().join("ca.pem");
     fs::write(&ca, authority.pem()).expect("writing the certificate");
-    let access = Access { ca: Some(ca), proxy: None };
+    let access = Access { ca: Some(ca), ..Access::default() };
     let of = |wanted: &Wanted| Image::open(wanted, &access, LONG).expect("opening it").trust().to_string();
     let over_https = wanted(&[server.url("/x.iso.idx")]);
     assert!(of(&over_https).starts_with("verified against the site 127.0.0.1"));

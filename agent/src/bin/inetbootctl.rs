@@ -2,8 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // This is the command line; it may speak.
 
 use clap::{Args, Parser, Subcommand};
-use inetboot::config::{Access, Url, Wanted, WantedProfile};
-use inetboot::desk::{image, mount};
+use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
+use inetboot::desk::{cache, image, mount};
 use inetboot::source::trust::{Demand, Key, Pin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +21,9 @@ enum Verb {
     /// Make, sign, show and check indexes of images, and stores of their blocks.
     #[command(subcommand)]
     Image(Image),
+    /// Make and show disks that keep what was fetched across boots (inetboot.cache=).
+    #[command(subcommand)]
+    Cache(Cache),
     /// Mount a remote image as one file in a directory; only what is read is fetched.
     ///
     /// Example: inetbootctl mount http://192.0.2.1/debian-live.iso /mnt
@@ -51,6 +54,9 @@ struct Mount {
     /// Write the order in which the image was read to this file.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Keep what is fetched on this disk or in this file, which "cache format" made.
+    #[arg(long, value_name = "PATH")]
+    cache: Option<PathBuf>,
     /// Trust only the certificates in this PEM file (for https://).
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -110,6 +116,35 @@ enum Image {
     },
 }
 
+#[derive(Subcommand)]
+enum Cache {
+    /// Make a cache on a disk, a partition or a file. What is there is deleted; it has to be empty
+    /// unless --force is given.
+    Format {
+        /// The disk, the partition, or an existing file as long as the cache shall be.
+        path: PathBuf,
+        /// What inetboot.cache=LABEL= calls it.
+        #[arg(long, default_value = "inetboot")]
+        label: String,
+        /// Delete what is there.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show what a cache is called and how full it is.
+    Info {
+        /// The disk, the partition or the file.
+        path: PathBuf,
+    },
+}
+
+fn run_cache(verb: Cache) -> anyhow::Result<()> {
+    let say = |line: &str| println!("{line}");
+    match verb {
+        Cache::Format { path, label, force } => cache::format(&path, &label, force, &say),
+        Cache::Info { path } => cache::info(&path, &say),
+    }
+}
+
 fn pin(text: &str) -> Result<Pin, String> {
     text.parse().map_err(|()| "sha256: and 64 hexadecimal digits are wanted".into())
 }
@@ -148,11 +183,14 @@ fn url(text: &str) -> Result<Url, String> {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Image(verb) => run_image(verb),
+        Verb::Cache(verb) => run_cache(verb),
         Verb::Mount(mount) => {
-            let Mount { url, dir, index, pin, key, profile, record, ca, proxy } = *mount;
+            let Mount { url, dir, index, pin, key, profile, record, cache, ca, proxy } = *mount;
+            let disk = cache.map(WantedDisk::Device);
             let profile = profile.map_or(WantedProfile::Published, WantedProfile::At);
             let image = Wanted { urls: url, index, demand: Demand { pin, key }, profile };
-            let request = mount::Request { image, dir, access: Access { ca, proxy }, record };
+            let request =
+                mount::Request { image, dir, access: Access { ca, proxy, disk, localise: false }, record };
             mount::run(&request, &mut |line| println!("{line}"))
         }
     };

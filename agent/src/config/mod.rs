@@ -6,6 +6,7 @@
 pub mod cmdline;
 
 use crate::failure::Explain;
+use crate::source::disk::layout::Id;
 use crate::source::trust::Demand;
 use cmdline::Word;
 use std::fmt;
@@ -65,13 +66,51 @@ pub enum WantedProfile {
     Never,
 }
 
-/// How web servers are reached.
+/// How web servers are reached, and what is kept of what they give.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// A PEM file of our initramfs whose certificates alone are trusted; `None`: Mozilla's roots.
     pub ca: Option<PathBuf>,
     /// `proxy=`.
     pub proxy: Option<Url>,
+    /// `inetboot.cache=`
+    pub disk: Option<WantedDisk>,
+    /// `inetboot.localise=`: whether to fetch all of the image in the background, to the disk or else
+    /// to memory.
+    pub localise: bool,
+}
+
+/// Which disk keeps pieces across boots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WantedDisk {
+    /// `/dev/vdb`
+    Device(PathBuf),
+    /// `LABEL=boot-cache`: what it was called when it was formatted.
+    Label(String),
+    /// The one that the first life used.
+    Known(Id),
+}
+
+impl fmt::Display for WantedDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(path) => write!(f, "{}", path.display()),
+            Self::Label(label) => write!(f, "LABEL={label}"),
+            Self::Known(id) => write!(f, "{id}"),
+        }
+    }
+}
+
+impl FromStr for WantedDisk {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.strip_prefix("LABEL=") {
+            Some(label) => Ok(Self::Label(label.to_owned())),
+            None if text.starts_with("/dev/") => Ok(Self::Device(PathBuf::from(text))),
+            None => Err(()),
+        }
+    }
 }
 
 /// How to get on the network.
@@ -268,8 +307,16 @@ impl Explain for ConfigError {
 
 /// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
 /// for the target.
-const OURS: [&str; 6] =
-    ["inetboot.ca", "inetboot.index", "inetboot.key", "inetboot.onfail", "inetboot.pin", "inetboot.profile"];
+const OURS: [&str; 8] = [
+    "inetboot.ca",
+    "inetboot.cache",
+    "inetboot.index",
+    "inetboot.key",
+    "inetboot.localise",
+    "inetboot.onfail",
+    "inetboot.pin",
+    "inetboot.profile",
+];
 
 /// Words that a boot loader adds for the kernel it starts, of no use to the next one.
 const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
@@ -344,6 +391,20 @@ impl Draft {
                 self.profile = Some(WantedProfile::At(url("inetboot.profile", &value)?));
             }
             "inetboot.ca" => self.access.ca = Some(PathBuf::from(value)),
+            "inetboot.cache" => {
+                let why = "a device, /dev/..., or LABEL=... is wanted";
+                self.access.disk = Some(parse_value("inetboot.cache", &value, why)?);
+            }
+            "inetboot.localise" => {
+                self.access.localise = match value.as_str() {
+                    "yes" => true,
+                    "no" => false,
+                    _ => {
+                        let (argument, why) = ("inetboot.localise".into(), "yes or no is wanted");
+                        return Err(ConfigError::BadValue { argument, value, why });
+                    }
+                }
+            }
             // The second life looks for it too.
             "inetboot.onfail" => {
                 self.on_failure = Some(value);

@@ -7,6 +7,7 @@
 use crate::config::{mac_text, parse_mac};
 use crate::lease::{Grant, Lease, Route};
 use crate::receipt::Cost;
+use crate::source::disk::layout::Id;
 use crate::source::index::{Form, Place};
 use crate::source::recipe::Recipe;
 use crate::source::trust::Trust;
@@ -41,6 +42,10 @@ pub struct Handoff {
     pub url: String,
     /// `proxy=`.
     pub proxy: Option<String>,
+    /// The disk that keeps pieces.
+    pub disk: Option<Id>,
+    /// `inetboot.localise=`
+    pub localise: bool,
     /// The image we booted from. Its index and its profile are files of their own.
     pub recipe: Recipe,
     /// The card that reached it.
@@ -85,6 +90,10 @@ impl Handoff {
         if let Some(proxy) = &self.proxy {
             line("proxy", proxy);
         }
+        if let Some(disk) = &self.disk {
+            line("disk", disk);
+        }
+        line("localise", &self.localise);
         let recipe = &self.recipe;
         line("length", &recipe.length);
         for (place, _) in &recipe.mirrors {
@@ -139,6 +148,7 @@ impl Handoff {
         }
         line("bytes", &self.first.bytes);
         line("requests", &self.first.requests);
+        line("spared", &self.first.spared);
         text
     }
 
@@ -168,6 +178,8 @@ impl Handoff {
         Ok(Self {
             url: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
             proxy: fields.one("proxy", parsed)?,
+            disk: fields.one("disk", Id::parse)?,
+            localise: fields.one("localise", parsed)?.unwrap_or(false),
             recipe: recipe(&fields, index, profile)?,
             mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
             lease: Lease {
@@ -186,6 +198,7 @@ impl Handoff {
                 timings: fields.all("took", took)?,
                 bytes: fields.one("bytes", parsed)?.unwrap_or(0),
                 requests: fields.one("requests", parsed)?.unwrap_or(0),
+                spared: fields.one("spared", parsed)?.unwrap_or(0),
             },
         })
     }
@@ -247,9 +260,11 @@ fn place(text: &str) -> Option<Place> {
 const FILE: &str = "file";
 
 /// Every key there is.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 28] = [
     "url",
     "proxy",
+    "disk",
+    "localise",
     "length",
     "mirror",
     "version",
@@ -273,6 +288,7 @@ const KEYS: [&str; 25] = [
     "took",
     "bytes",
     "requests",
+    "spared",
 ];
 
 #[derive(Default)]
@@ -357,6 +373,8 @@ mod tests {
         Handoff {
             url: "http://h/x.iso?a=b c".into(),
             proxy: Some("http://proxy:3128".into()),
+            disk: Some(Id([3; 16])),
+            localise: true,
             recipe: unverified(),
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             lease: Lease {
@@ -386,6 +404,7 @@ mod tests {
                 timings: vec![(Step::Network, Duration::from_millis(1500))],
                 bytes: 44_000_000,
                 requests: 180,
+                spared: 7_000_000,
             },
         }
     }
@@ -398,6 +417,7 @@ mod tests {
         assert!(Handoff::decode(&verified.encode(), None, None).is_err());
         let bare = Handoff {
             proxy: None,
+            disk: None,
             lease: Lease { grant: None, mtu: None, routes: vec![], ..handoff().lease },
             ..handoff()
         };

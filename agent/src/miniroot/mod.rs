@@ -26,6 +26,7 @@ use crate::kexec::{CMDLINE_MAX, Payload};
 use crate::medium::{Medium, MediumError};
 use crate::memory::{self, Memory, Sealed};
 use crate::net::link::Link;
+use crate::source::disk::Disk;
 use bzimage::{Kernel, NotBootable};
 use handoff::Handoff;
 use std::ffi::CString;
@@ -33,7 +34,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use transplant::{Organ, Tree};
+use transplant::{Hardware, Organ, Tree};
 
 /// Our own program's name in the target's initrd, and the value of `rdinit=`.
 pub const AGENT: &str = "/inetboot";
@@ -142,11 +143,13 @@ impl Explain for MinirootError {
 }
 
 /// The payload for `plan`: its kernel, its initrd with our overlay, its command line. `handoff`
-/// is asked for last, with the modules that were chosen for `card`, so that it can tell the cost.
+/// is asked for last, with the modules that were chosen for `card` and `disk`, so that it can tell
+/// the cost.
 pub fn rebuild(
     plan: &Plan,
     medium: &Medium,
     card: &Link,
+    disk: Option<&Disk>,
     ca: Option<&[u8]>,
     handoff: impl FnOnce(Vec<String>) -> Handoff,
 ) -> Result<Payload, MinirootError> {
@@ -171,7 +174,8 @@ pub fn rebuild(
     })?;
     check_target(unpacked, sizes.initrd)?;
 
-    let organs = transplant::choose(plan, medium, card, &header.release, tree)?;
+    let hardware = Hardware { card, disk: disk.map(Disk::path) };
+    let organs = transplant::choose(plan, medium, &hardware, &header.release, tree)?;
     let handoff = handoff(organs.iter().map(Organ::path).collect());
     append_overlay(&mut initrd, &handoff, ca, &organs).map_err(MinirootError::Overlay)?;
 

@@ -11,6 +11,7 @@ use crate::early::{Device, device_chain};
 use crate::medium::Medium;
 use crate::memory::FromStart;
 use crate::net::link::Link;
+use crate::source::disk;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -107,14 +108,16 @@ impl Tree {
     fn find(&self, need: &Need) -> Found {
         let module = match need {
             Need::Module(name) => self.index.module(name),
-            Need::Device(device) => self.index.modules_for(&device.modalias).find(|name| self.has(name)),
+            Need::Card(device) | Need::Disk(device) => {
+                self.index.modules_for(&device.modalias).find(|name| self.has(name))
+            }
         };
         if let Some(module) = module.filter(|name| self.has(name)) {
             return Found::Module(module.to_owned());
         }
         let builtin = match need {
             Need::Module(name) => self.index.is_builtin(name),
-            Need::Device(device) => {
+            Need::Card(device) | Need::Disk(device) => {
                 self.index.drives_itself(&device.modalias)
                     || device.driver.as_ref().is_some_and(|driver| self.index.is_builtin(driver))
             }
@@ -128,8 +131,10 @@ impl Tree {
 enum Need {
     /// A module by name.
     Module(String),
-    /// Whatever drives this device.
-    Device(Device),
+    /// Whatever drives this device, without which there is no network.
+    Card(Device),
+    /// Whatever drives this device, which one can do without.
+    Disk(Device),
 }
 
 enum Found {
@@ -138,23 +143,30 @@ enum Found {
     Nowhere,
 }
 
+/// What the target's modules have to drive.
+pub(super) struct Hardware<'a> {
+    /// The card that brings the image.
+    pub(super) card: &'a Link,
+    /// The disk that keeps pieces.
+    pub(super) disk: Option<&'a Path>,
+}
+
 /// Which modules to load, in order, so that the target has its block device, its medium and the
 /// card that brings it.
 pub(super) fn choose(
     plan: &Plan,
     medium: &Medium,
-    card: &Link,
+    hardware: &Hardware<'_>,
     release: &str,
     initrd: Tree,
 ) -> Result<Vec<Organ>, MinirootError> {
-    let devices = device_chain(&card.sysfs());
-    // Of what the card hangs on only what needs a module here may need one there.
-    let buses = devices.iter().skip(1).rev().filter(|device| device.driver.is_some());
+    let disk = hardware.disk.and_then(disk::sysfs).map(|disk| needed(&disk)).unwrap_or_default();
     let needs: Vec<Need> = OURS
         .iter()
         .chain(plan.modules)
         .map(|name| Need::Module((*name).to_owned()))
-        .chain(buses.chain(devices.first()).cloned().map(Need::Device))
+        .chain(needed(&hardware.card.sysfs()).into_iter().map(Need::Card))
+        .chain(disk.into_iter().map(Need::Disk))
         .collect();
 
     let mut chosen = Chosen::default();
@@ -187,21 +199,29 @@ pub(super) fn choose(
         }
         missing = still;
     }
-    match missing.into_iter().next() {
-        Some(need) => Err(nowhere(need, card, release)),
-        None => Ok(chosen.organs),
+    for need in missing {
+        let release = release.to_owned();
+        match need {
+            Need::Module(name) => return Err(MinirootError::NoModule { name, release }),
+            Need::Card(Device { modalias, .. }) => {
+                return Err(MinirootError::NoDriver { card: hardware.card.to_string(), modalias, release });
+            }
+            Need::Disk(Device { modalias, .. }) => {
+                console::say(&format!(
+                    "  the target lacks a driver for the disk with the cache ({modalias}) and goes without it"
+                ));
+            }
+        }
     }
+    Ok(chosen.organs)
 }
 
-fn nowhere(need: Need, card: &Link, release: &str) -> MinirootError {
-    match need {
-        Need::Module(name) => MinirootError::NoModule { name, release: release.to_owned() },
-        Need::Device(device) => MinirootError::NoDriver {
-            card: card.to_string(),
-            modalias: device.modalias,
-            release: release.to_owned(),
-        },
-    }
+/// What the device at `sysfs` needs, its buses first. Of those only what needs a module here may
+/// need one there.
+fn needed(sysfs: &Path) -> Vec<Device> {
+    let devices = device_chain(sysfs);
+    let buses = devices.iter().skip(1).rev().filter(|device| device.driver.is_some());
+    buses.chain(devices.first()).cloned().collect()
 }
 
 #[derive(Default)]

@@ -177,6 +177,19 @@ impl Mirrors {
         &self.list
     }
 
+    /// Which image this is, for whoever keeps pieces that have no digests; nothing where the server
+    /// says too little to tell one image from the next.
+    pub fn identity(&self) -> Option<String> {
+        if self.pieces.are_checked() {
+            return Some(String::new());
+        }
+        let first = self.list.first()?;
+        let version = first.version()?;
+        let Version { length, etag, modified } = &version;
+        let tag = etag.as_deref().or(modified.as_deref())?;
+        Some(format!("{} {length} {tag}", first.url()))
+    }
+
     /// What each place did.
     pub fn reports(&self) -> Vec<Report> {
         let report = |mirror: &Mirror| Report {

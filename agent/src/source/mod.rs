@@ -6,10 +6,12 @@
 
 pub mod ahead;
 pub mod cache;
+pub mod disk;
 pub mod fault;
 mod find;
 pub mod http;
 pub mod index;
+pub mod keep;
 pub mod links;
 pub mod mirrors;
 pub mod pieces;
@@ -26,17 +28,17 @@ use crate::config::{Access, Wanted};
 use crate::console;
 use crate::memory::{self, Memory};
 use crate::receipt::Report;
-use cache::{Cached, Supply};
+use cache::Cached;
+use disk::Disk;
 use fault::SourceError;
 use find::Found;
 use http::Client;
-use mirrors::{Deliver, Mirror, Mirrors, Patience};
-use pieces::Pieces;
+use keep::{Kept, Localised};
+use mirrors::{Mirror, Mirrors, Patience};
 use profile::Profile;
 use ram::Ram;
 use recipe::Recipe;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::{Traffic, Wire};
 
@@ -76,7 +78,7 @@ const WHOLE_TRIES: usize = 3;
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn Source>,
-    cached: Option<Arc<Cached<Arc<Mirrors>>>>,
+    cached: Option<Arc<Cached<Kept>>>,
     wire: Arc<Wire>,
     recipe: Recipe,
     ca: Option<Vec<u8>>,
@@ -85,24 +87,25 @@ pub struct Image {
 impl Image {
     /// Find and open the image that is wanted, to read a little of it: its profile is not used.
     pub fn open(wanted: &Wanted, access: &Access, patience: Patience) -> Result<Self, SourceError> {
-        Self::with(access, patience, |client| {
+        Self::with(access, patience, false, |client| {
             find::find(client, wanted).map(|found| Found { profile: None, ..found })
         })
     }
 
     /// Find and open the image that is wanted, and fetch it ahead of need by its profile.
     pub fn open_ahead(wanted: &Wanted, access: &Access, patience: Patience) -> Result<Self, SourceError> {
-        Self::with(access, patience, |client| find::find(client, wanted))
+        Self::with(access, patience, false, |client| find::find(client, wanted))
     }
 
     /// Open the image that the first life found, and fetch it ahead of need.
     pub fn again(recipe: Recipe, access: &Access, patience: Patience) -> Result<Self, SourceError> {
-        Self::with(access, patience, |client| Found::again(client, recipe))
+        Self::with(access, patience, access.localise, |client| Found::again(client, recipe))
     }
 
     fn with(
         access: &Access,
         patience: Patience,
+        localise: bool,
         find: impl FnOnce(&Client) -> Result<Found, SourceError>,
     ) -> Result<Self, SourceError> {
         let wire = Arc::new(Wire::default());
@@ -125,7 +128,8 @@ impl Image {
         mirrors.race();
         let memory = Memory::now().map_err(SourceError::Memory)?.total / 16;
         let cache = memory.clamp(LEAST_CACHE, LARGEST_CACHE);
-        let cached = Arc::new(Cached::new(mirrors, cache, profile).map_err(SourceError::Memory)?);
+        let kept = keep(mirrors, access, localise);
+        let cached = Arc::new(Cached::new(kept, cache, profile).map_err(SourceError::Memory)?);
         Ok(Self { source: Arc::<Cached<_>>::clone(&cached), cached: Some(cached), wire, recipe, ca })
     }
 
@@ -139,7 +143,7 @@ impl Image {
         let wrong = self.reports().into_iter().filter_map(|report| Some((report.url, report.wrong?)));
         let mut recipe = Recipe { wrong: wrong.collect(), ..self.recipe.clone() };
         if let (None, Some(cached)) = (&recipe.index, &self.cached) {
-            let found = cached.supply().list().iter().map(Mirror::version);
+            let found = cached.supply().mirrors().list().iter().map(Mirror::version);
             recipe.mirrors.iter_mut().zip(found).for_each(|((_, version), found)| *version = found);
         }
         recipe
@@ -162,7 +166,43 @@ impl Image {
 
     /// What each place did.
     pub fn reports(&self) -> Vec<Report> {
-        self.cached.as_ref().map(|cached| cached.supply().reports()).unwrap_or_default()
+        self.kept().map(|kept| kept.mirrors().reports()).unwrap_or_default()
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        self.cached.as_ref().map(|cached| cached.supply())
+    }
+
+    /// The disk that keeps its pieces.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.kept().and_then(Kept::disk)
+    }
+
+    /// Bytes of it that were at hand and did not cross the network.
+    pub fn spared(&self) -> u64 {
+        self.kept().map(Kept::spared).unwrap_or_default()
+    }
+
+    /// Wait, for a while, until the disk has what was fetched.
+    pub fn settle(&self) {
+        self.kept().into_iter().for_each(Kept::settle);
+    }
+
+    /// Fetch all that is not at hand, and say how that ended.
+    pub fn localise(&self) {
+        let Some(kept) = self.kept() else { return };
+        let said = match kept.localise() {
+            Ok(None) => return,
+            Ok(Some(Localised::Memory)) => "the image is in memory whole: the network may go".into(),
+            Ok(Some(Localised::Disk(path))) => {
+                format!("the image is on {} whole: the network may go", path.display())
+            }
+            Ok(Some(Localised::Partly(path, missing))) => {
+                format!("{missing} pieces of the image found no room on {}", path.display())
+            }
+            Err(error) => format!("the image stays remote: {}", crate::failure::chain(&error)),
+        };
+        console::say_loud(&said);
     }
 
     /// The order in which its pieces were read; none where it is in memory whole.
@@ -171,18 +211,34 @@ impl Image {
     }
 }
 
-impl Supply for Arc<Mirrors> {
-    fn pieces(&self) -> &Pieces {
-        Mirrors::pieces(self)
-    }
+/// The mirrors, with what is kept of them: on the disk that is wanted, or, where the image is to be
+/// localised, in memory. A boot without either goes on.
+fn keep(mirrors: Arc<Mirrors>, access: &Access, localise: bool) -> Kept {
+    let kept = match (&access.disk, localise) {
+        (Some(wanted), _) => match (Disk::open(wanted), mirrors.identity()) {
+            (Ok(disk), Some(identity)) => {
+                Kept::on_disk(Arc::clone(&mirrors), disk, identity).map_err(|error| error.to_string())
+            }
+            (Ok(_), None) => Err("the server does not say which version of the image it has".into()),
+            (Err(error), _) => Err(error.to_string()),
+        },
+        (None, true) => in_memory(&mirrors),
+        (None, false) => return Kept::nothing(mirrors),
+    };
+    kept.unwrap_or_else(|why| {
+        console::say_loud(&format!("nothing of the image is kept: {why}"));
+        Kept::nothing(mirrors)
+    })
+}
 
-    fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
-        Mirrors::fetch(self, run, deliver)
+fn in_memory(mirrors: &Arc<Mirrors>) -> Result<Kept, String> {
+    let available = Memory::now().map_err(|error| error.to_string())?.available;
+    let length = mirrors.pieces().length();
+    if length + BESIDE_WHOLE > available {
+        let (length, available) = (console::size(length), console::size(available));
+        return Err(format!("its {length} do not fit into the {available} of free memory"));
     }
-
-    fn trouble(&self) -> Option<String> {
-        Mirrors::trouble(self)
-    }
+    Kept::in_memory(Arc::clone(mirrors)).map_err(|error| error.to_string())
 }
 
 fn read_whole(whole: &http::Whole) -> Result<Ram, SourceError> {

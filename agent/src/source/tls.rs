@@ -169,7 +169,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "nothing").unwrap();
-        let error = read_ca(&Access { ca: Some(path), proxy: None }).unwrap_err();
+        let error = read_ca(&Access { ca: Some(path), ..Access::default() }).unwrap_err();
         assert!(error.to_string().contains("ca.pem holds no PEM certificate"));
     }
 }

@@ -1,0 +1,62 @@
+//! `inetbootctl cache ...`: makes and shows disks that keep pieces across boots.
+
+use crate::config::WantedDisk;
+use crate::console::size;
+use crate::source::disk::Disk;
+use crate::source::disk::layout::{Id, SLOT};
+use anyhow::{Context, ensure};
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// How much of a disk has to be zero for it to be empty: partition tables and file systems lie here.
+const BEGINNING: u64 = 1 << 20;
+
+/// Make a cache on `path`.
+pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let named = || format!("opening {}", path.display());
+    // Of a device, exclusive: not one that is mounted.
+    let exclusive = OFlags::EXCL.bits() as i32;
+    let mut file =
+        OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).with_context(named)?;
+    let bytes = file.seek(SeekFrom::End(0)).with_context(named)?;
+    ensure!(
+        force || is_empty(&file, bytes).with_context(named)?,
+        "{} is not empty, and all that is on it would be lost; --force does it",
+        path.display()
+    );
+    let mut id = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut id).context("reading /dev/urandom")?;
+    let superblock = Disk::format(&file, Id(id), label, bytes)
+        .with_context(|| format!("formatting {}", path.display()))?;
+    say(&format!(
+        "{}: a cache for {} of images, called {label}",
+        path.display(),
+        size(superblock.capacity())
+    ));
+    say(&format!("inetboot.cache=LABEL={label}"));
+    Ok(())
+}
+
+fn is_empty(file: &File, bytes: u64) -> std::io::Result<bool> {
+    let mut beginning = vec![0; BEGINNING.min(bytes) as usize];
+    file.read_exact_at(&mut beginning, 0)?;
+    Ok(beginning.iter().all(|byte| *byte == 0))
+}
+
+/// What the cache on `path` is called, and how full it is.
+pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+    let disk = Disk::open(&WantedDisk::Device(path.to_owned()))?;
+    let (superblock, used) = (disk.superblock(), disk.used()?);
+    say(&format!("label: {}", superblock.label));
+    say(&format!("id: {}", superblock.id));
+    say(&format!(
+        "used: {used} of {} slots of {} ({} %)",
+        superblock.slots(),
+        size(SLOT),
+        used * 100 / superblock.slots()
+    ));
+    Ok(())
+}

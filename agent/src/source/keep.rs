@@ -1,0 +1,294 @@
+//! Pieces that are kept beyond their use: on a disk for the next boot, or in memory until the end of
+//! this one. What is at hand is not fetched again.
+
+use super::cache::Supply;
+use super::disk::Disk;
+use super::fault::SourceError;
+use super::lock;
+use super::mirrors::{Deliver, Mirrors};
+use super::pieces::{Pieces, hex};
+use crate::memory;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Bytes of pieces that may wait for a slow disk; what comes then is not kept.
+const QUEUE: u64 = 16 << 20;
+
+/// How long the disk may take to write them when we leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Bytes asked for at once in the background.
+const STRETCH: u64 = 4 << 20;
+
+/// The mirrors, and what is kept of what they gave.
+#[derive(Debug)]
+pub struct Kept {
+    mirrors: Arc<Mirrors>,
+    keep: Option<Keep>,
+    /// Bytes that did not have to be fetched.
+    spared: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Keep {
+    Disk(OnDisk),
+    Memory(InMemory),
+}
+
+/// How the image came to be at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Localised {
+    /// All of it is in memory.
+    Memory,
+    /// All of it is on this disk.
+    Disk(PathBuf),
+    /// So many pieces did not find room on this disk.
+    Partly(PathBuf, u64),
+}
+
+impl Kept {
+    /// Nothing is kept.
+    pub fn nothing(mirrors: Arc<Mirrors>) -> Self {
+        Self { mirrors, keep: None, spared: AtomicU64::new(0) }
+    }
+
+    /// Keep on `disk`. `identity` says which image this is where its pieces have no digests.
+    pub fn on_disk(mirrors: Arc<Mirrors>, disk: Disk, identity: String) -> io::Result<Self> {
+        let keep = Keep::Disk(OnDisk::new(mirrors.pieces(), disk, identity)?);
+        Ok(Self { keep: Some(keep), ..Self::nothing(mirrors) })
+    }
+
+    /// Keep in memory.
+    pub fn in_memory(mirrors: Arc<Mirrors>) -> io::Result<Self> {
+        let keep = Keep::Memory(InMemory::new(mirrors.pieces().count())?);
+        Ok(Self { keep: Some(keep), ..Self::nothing(mirrors) })
+    }
+
+    /// Those who have the image.
+    pub fn mirrors(&self) -> &Arc<Mirrors> {
+        &self.mirrors
+    }
+
+    /// The disk that keeps it.
+    pub fn disk(&self) -> Option<&Disk> {
+        match &self.keep {
+            Some(Keep::Disk(on_disk)) => Some(&on_disk.disk),
+            Some(Keep::Memory(_)) | None => None,
+        }
+    }
+
+    /// Bytes that did not have to be fetched.
+    pub fn spared(&self) -> u64 {
+        self.spared.load(Ordering::Relaxed)
+    }
+
+    /// Wait, for a while, until all that waits for the disk is on it.
+    pub fn settle(&self) {
+        if let Some(Keep::Disk(on_disk)) = &self.keep {
+            on_disk.settle();
+        }
+    }
+
+    /// Fetch all that is not at hand, piece after piece; nothing where nothing is kept.
+    pub fn localise(&self) -> Result<Option<Localised>, SourceError> {
+        let Some(keep) = &self.keep else { return Ok(None) };
+        let pieces = self.mirrors.pieces();
+        let stretch = (STRETCH / pieces.usual_size()).max(1);
+        let mut number = 0;
+        while number < pieces.count() {
+            if keep.has(pieces, number) {
+                number += 1;
+                continue;
+            }
+            let end = (number + stretch).min(pieces.count());
+            let end = (number + 1..end).find(|next| keep.has(pieces, *next)).unwrap_or(end);
+            self.mirrors
+                .fetch(number..end, &mut |number, piece| keep.put_patiently(pieces, number, &piece))?;
+            number = end;
+        }
+        self.settle();
+        Ok(Some(match keep {
+            Keep::Memory(_) => Localised::Memory,
+            Keep::Disk(on_disk) => {
+                let path = on_disk.disk.path().to_owned();
+                match (0..pieces.count()).filter(|number| !keep.has(pieces, *number)).count() {
+                    0 => Localised::Disk(path),
+                    missing => Localised::Partly(path, missing as u64),
+                }
+            }
+        }))
+    }
+}
+
+impl Supply for Kept {
+    fn pieces(&self) -> &Pieces {
+        self.mirrors.pieces()
+    }
+
+    fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
+        let Some(keep) = &self.keep else { return self.mirrors.fetch(run, deliver) };
+        let pieces = self.mirrors.pieces();
+        let mut next = run.start;
+        while next < run.end {
+            if let Some(piece) = keep.get(pieces, next).filter(|piece| pieces.accept(next, piece)) {
+                self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                deliver(next, piece.into());
+                next += 1;
+                continue;
+            }
+            let end = (next + 1..run.end).find(|number| keep.has(pieces, *number)).unwrap_or(run.end);
+            self.mirrors.fetch(next..end, &mut |number, piece| {
+                deliver(number, Arc::clone(&piece));
+                keep.put(pieces, number, piece);
+            })?;
+            next = end;
+        }
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.mirrors.trouble()
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mirrors.fmt(f)
+    }
+}
+
+impl Keep {
+    fn has(&self, pieces: &Pieces, number: u64) -> bool {
+        match self {
+            Self::Disk(on_disk) => on_disk.disk.has(&on_disk.name(pieces, number), pieces.size(number)),
+            Self::Memory(in_memory) => in_memory.has(number),
+        }
+    }
+
+    fn get(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
+        match self {
+            Self::Disk(on_disk) => on_disk.disk.get(&on_disk.name(pieces, number), pieces.size(number)),
+            Self::Memory(in_memory) => in_memory.get(pieces, number),
+        }
+    }
+
+    /// Keep it if that needs no waiting.
+    fn put(&self, pieces: &Pieces, number: u64, piece: Arc<[u8]>) {
+        match self {
+            // What finds no room in the queue is fetched again at the next boot, no more.
+            Self::Disk(on_disk) => {
+                match on_disk.queue.try_send(Job::Put(on_disk.name(pieces, number), piece)) {
+                    Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+                }
+            }
+            Self::Memory(in_memory) => in_memory.put(pieces, number, &piece),
+        }
+    }
+
+    /// Keep it, however long that takes.
+    fn put_patiently(&self, pieces: &Pieces, number: u64, piece: &[u8]) {
+        match self {
+            Self::Disk(on_disk) => on_disk.disk.put(&on_disk.name(pieces, number), piece),
+            Self::Memory(in_memory) => in_memory.put(pieces, number, piece),
+        }
+    }
+}
+
+/// On a disk; written by a thread of its own, for a disk may be slower than the network.
+#[derive(Debug)]
+struct OnDisk {
+    disk: Arc<Disk>,
+    identity: String,
+    queue: SyncSender<Job>,
+}
+
+enum Job {
+    Put(String, Arc<[u8]>),
+    Settle(Sender<()>),
+}
+
+impl OnDisk {
+    fn new(pieces: &Pieces, disk: Disk, identity: String) -> io::Result<Self> {
+        let (queue, jobs) = sync_channel((QUEUE / pieces.usual_size()).max(1) as usize);
+        let disk = Arc::new(disk);
+        let writing = Arc::clone(&disk);
+        std::thread::Builder::new().name("keep".into()).spawn(move || write(&writing, &jobs))?;
+        Ok(Self { disk, identity, queue })
+    }
+
+    /// What piece `number` is called among all pieces of all images: by its digest, where it has one,
+    /// for it is then the same in every image.
+    fn name(&self, pieces: &Pieces, number: u64) -> String {
+        match pieces.digest(number) {
+            Some((algorithm, digest)) => format!("{} {}", algorithm.name(), hex(digest)),
+            None => format!("{} piece {number}", self.identity),
+        }
+    }
+
+    fn settle(&self) {
+        let deadline = Instant::now() + LEAVE_WITHIN;
+        let (sender, settled) = channel();
+        // A disk that takes longer loses what it has not written: a help, not a condition.
+        while let Err(TrySendError::Full(_)) = self.queue.try_send(Job::Settle(sender.clone())) {
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = settled.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn write(disk: &Disk, jobs: &Receiver<Job>) {
+    for job in jobs {
+        match job {
+            Job::Put(piece, bytes) => disk.put(&piece, &bytes),
+            Job::Settle(done) => {
+                disk.flush();
+                // Whoever waited may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// In a file in memory, as long as the image, with holes where nothing is yet.
+#[derive(Debug)]
+struct InMemory {
+    file: File,
+    here: Mutex<Vec<bool>>,
+}
+
+impl InMemory {
+    fn new(count: u64) -> io::Result<Self> {
+        Ok(Self { file: memory::file("image")?, here: Mutex::new(vec![false; count as usize]) })
+    }
+
+    fn has(&self, number: u64) -> bool {
+        lock(&self.here).get(number as usize).copied().unwrap_or(false)
+    }
+
+    fn get(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
+        if !self.has(number) {
+            return None;
+        }
+        let mut piece = vec![0; pieces.size(number) as usize];
+        self.file.read_exact_at(&mut piece, pieces.bytes(number..number + 1).start).ok()?;
+        Some(piece)
+    }
+
+    fn put(&self, pieces: &Pieces, number: u64, piece: &[u8]) {
+        let written = self.file.write_all_at(piece, pieces.bytes(number..number + 1).start);
+        if let (Ok(()), Some(here)) = (written, lock(&self.here).get_mut(number as usize)) {
+            *here = true;
+        }
+    }
+}
