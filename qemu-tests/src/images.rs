@@ -29,8 +29,19 @@ pub struct Witness {
 }
 
 /// The modules of the witness: those of the cards the tests use, and what a live CD needs.
-const MODULES: [&str; 8] =
-    ["virtio_net", "virtio_pci", "e1000", "fuse", "loop", "isofs", "squashfs", "overlay"];
+const MODULES: [&str; 11] = [
+    "virtio_net",
+    "virtio_pci",
+    "e1000",
+    "virtio_blk",
+    "ahci",
+    "sd_mod",
+    "fuse",
+    "loop",
+    "isofs",
+    "squashfs",
+    "overlay",
+];
 
 /// The path of the witness' ISO, made on first use and cached by its inputs.
 pub fn witness(witness: &Witness) -> PathBuf {
