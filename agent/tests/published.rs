@@ -258,13 +258,13 @@ fn the_next_address_is_tried_where_the_first_has_nothing() {
 fn a_profile_is_fetched_ahead_and_a_wrong_one_is_passed_over() {
     let dir = site();
     ctl(dir.path(), &["index", "x.iso"]);
-    let mut profile = String::from("inetboot-profile 1\npieces 23\n");
+    let mut profile = String::from("inetboot-profile 1\npieces 46\n");
     profile += "20 3\n2 4\n";
     let server = Server::builder()
         .tree(dir.path())
         .expect("the site")
         .file("/good", Content::Bytes(profile.clone().into_bytes().into()))
-        .file("/bad", Content::Bytes(profile.replace("23", "24").into_bytes().into()))
+        .file("/bad", Content::Bytes(profile.replace("46", "47").into_bytes().into()))
         .start()
         .expect("a server");
     let with = |path: &str| Wanted {
@@ -276,9 +276,9 @@ fn a_profile_is_fetched_ahead_and_a_wrong_one_is_passed_over() {
     let before = server.bytes_sent();
     let mut buffer = [0; 100];
     for piece in [20, 21, 22, 2, 3, 4, 5] {
-        opened.source().read_at(piece << 18, &mut buffer).expect("reading");
+        opened.source().read_at(piece << 17, &mut buffer).expect("reading");
     }
-    assert!(before > 6 << 18, "{before}");
+    assert!(before > 6 << 17, "{before}");
     is_right(&with("/bad"));
 }
 

@@ -113,9 +113,13 @@ fn trace(length: u64) -> Reads {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [iso, round_trip, megabits] = arguments.as_slice() else {
-        println!("usage: peers ISO ROUND_TRIP_MS MEGABITS");
-        return;
+    let (iso, round_trip, megabits, only) = match arguments.as_slice() {
+        [iso, round_trip, megabits] => (iso, round_trip, megabits, ""),
+        [iso, round_trip, megabits, only] => (iso, round_trip, megabits, only.as_str()),
+        _ => {
+            println!("usage: peers ISO ROUND_TRIP_MS MEGABITS [only tools whose names begin so]");
+            return;
+        }
     };
     let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is no number"));
     let (round_trip, megabits) = (number(round_trip), number(megabits));
@@ -158,7 +162,7 @@ fn main() {
             touched.len()
         );
         println!("{:<32} {:>8} {:>8} {:>9} {:>9}", "", "seconds", "MB", "requests", "of limit");
-        for tool in TOOLS {
+        for tool in TOOLS.into_iter().filter(|(name, ..)| name.starts_with(only)) {
             let mut runs: Vec<_> =
                 (0..ROUNDS).filter_map(|_| measure(tool, &server, work.path(), &reads)).collect();
             runs.sort_by(|a, b| a.0.total_cmp(&b.0));

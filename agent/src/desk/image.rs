@@ -27,6 +27,9 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 /// where they end: what is the same in the next release is then the same block, wherever it is.
 const BY_CONTENT: (usize, usize, usize) = (64 << 10, 128 << 10, 256 << 10);
 
+/// Bytes of a block in the classic form.
+const CLASSIC: u64 = 256 << 10;
+
 /// What to make of an image.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -66,14 +69,21 @@ impl Kind {
         }
     }
 
+    /// How long blocks are that are alike.
+    fn block(&self) -> Option<u64> {
+        match self {
+            Self::Index => Some(BLOCK),
+            Self::Store(_) => None,
+            Self::Classic(_) => Some(CLASSIC),
+        }
+    }
+
     /// Where the blocks of an image of `length` bytes end.
     fn ends(&self, iso: &File, length: u64) -> anyhow::Result<Vec<u64>> {
-        let (least, usual, most) = match self {
-            Self::Store(_) => BY_CONTENT,
-            Self::Index | Self::Classic(_) => {
-                return Ok((1..=length.div_ceil(BLOCK)).map(|number| (number * BLOCK).min(length)).collect());
-            }
-        };
+        if let Some(size) = self.block() {
+            return Ok((1..=length.div_ceil(size)).map(|number| (number * size).min(length)).collect());
+        }
+        let (least, usual, most) = BY_CONTENT;
         let chunks = StreamCDC::new(BufReader::new(iso), least, usual, most);
         chunks
             .map(|chunk| chunk.map(|chunk| chunk.offset + chunk.length as u64).map_err(Into::into))
@@ -81,11 +91,9 @@ impl Kind {
     }
 
     fn pieces(&self, ends: Vec<u64>, digests: Vec<u8>) -> Result<Pieces, PiecesError> {
-        match self {
-            Self::Store(_) => Pieces::ending(ends, self.algorithm(), digests),
-            Self::Index | Self::Classic(_) => {
-                Pieces::every(BLOCK, ends.last().copied().unwrap_or(0), self.algorithm(), digests)
-            }
+        match self.block() {
+            None => Pieces::ending(ends, self.algorithm(), digests),
+            Some(size) => Pieces::every(size, ends.last().copied().unwrap_or(0), self.algorithm(), digests),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! An image as one read-only file, served over `/dev/fuse` (kernel: `Documentation/filesystems/fuse.rst`).
 //!
 //! Reads never fail while the source is patient. The file never changes, so the kernel may cache
-//! names, attributes and contents as long as it likes. Its own read-ahead stays at the default:
-//! what is worth fetching ahead is known better behind the source.
+//! names, attributes and contents as long as it likes. Its own read-ahead is off: what is worth
+//! fetching ahead is known better behind the source.
 
 use crate::source::Source;
 use fuser::{
@@ -110,6 +110,8 @@ impl Filesystem for OneFile {
         // that lack either are only slower.
         let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         let _ = config.set_max_background(BACKGROUND);
+        // Less than a page: none.
+        let _ = config.set_max_readahead(1);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! reader goes on with its piece while the rest of the same answer is still arriving.
 
 use super::Source;
-use super::ahead::Streams;
+use super::ahead::{Guess, Streams};
 use super::fault::SourceError;
 use super::lock;
 use super::mirrors::Deliver;
@@ -103,11 +103,12 @@ impl<S: Supply> Cached<S> {
     /// Keep about `bytes` of `supply` in memory, and no less than two requests' worth; fetch ahead
     /// in the order of the profile where there is one.
     pub fn new(supply: S, bytes: u64, profile: Option<Profile>) -> io::Result<Self> {
-        let capacity = bytes.max(2 * RUN).max(2 * supply.pieces().usual_size());
+        let usual_size = supply.pieces().usual_size();
+        let capacity = bytes.max(2 * RUN).max(2 * usual_size);
         let shared = Arc::new(Shared {
             supply,
             capacity,
-            shelf: Mutex::new(Shelf::new(profile)),
+            shelf: Mutex::new(Shelf::new(profile, usual_size)),
             arrived: Condvar::new(),
             work: Condvar::new(),
         });
@@ -152,14 +153,23 @@ impl<S: Supply> Shared<S> {
         let pieces = self.supply.pieces();
         let mut shelf = lock(&self.shelf);
         let most = (AHEAD / pieces.usual_size()).max(1);
-        let ahead = shelf.streams.touch(number, most).end.clamp(number + 1, pieces.count());
+        let missing = shelf.is_missing(number);
+        let Guess { after, before } = shelf.streams.touch(number, missing, most);
+        let ahead = after.end.clamp(number + 1, pieces.count());
         shelf.recorder.note(number);
+        if missing {
+            shelf.need(number, last, ahead, self.run(), pieces);
+        } else if ahead > number + 1 {
+            // Before this reader waits: or the next piece would come a round trip later.
+            shelf.guessed.push_back(number + 1..ahead);
+        }
+        if !before.is_empty() {
+            shelf.guessed.push_back(before);
+        }
+        self.work.notify_all();
         loop {
             match shelf.look(number) {
                 Look::Here(piece) => {
-                    if ahead > number + 1 {
-                        shelf.guessed.push_back(number + 1..ahead);
-                    }
                     // There may be room for more ahead of the reader now.
                     self.work.notify_all();
                     return Ok(piece);
@@ -167,7 +177,7 @@ impl<S: Supply> Shared<S> {
                 Look::Failed(error) => return Err(error),
                 Look::Coming => {}
                 Look::Missing => {
-                    shelf.need(number, last, ahead, self.run(), pieces);
+                    shelf.need(number, last, number + 1, self.run(), pieces);
                     self.work.notify_all();
                 }
             }
@@ -204,15 +214,15 @@ impl<S: Supply> Shared<S> {
 }
 
 impl Shelf {
-    fn new(profile: Option<Profile>) -> Self {
+    /// Nothing yet, of pieces of about `size` bytes.
+    fn new(profile: Option<Profile>, size: u64) -> Self {
+        let known = profile.iter().flat_map(|profile| profile.runs.clone()).flatten().collect();
         Self {
             slots: HashMap::new(),
             bytes: 0,
             unread: 0,
             clock: 0,
-            streams: Streams::new(
-                profile.iter().flat_map(|profile| profile.runs.clone()).flatten().collect(),
-            ),
+            streams: Streams::new(known, size),
             recorder: Recorder::default(),
             needed: VecDeque::new(),
             guessed: VecDeque::new(),
@@ -454,7 +464,7 @@ mod tests {
     fn neighbours_are_fetched_by_one_request() {
         let cached = Cached::new(Pattern::blocks(10), 64 * BLOCK, None).unwrap();
         cached.read_at(BLOCK / 2, &mut vec![0; 2 * BLOCK as usize]).unwrap();
-        assert!(cached.supply().fetched().contains(&(0..3)));
+        assert!(cached.supply().fetched().contains(&(0..4)), "with the rest of their group");
     }
 
     #[test]
@@ -474,10 +484,10 @@ mod tests {
 
     #[test]
     fn memory_stays_within_its_bound() {
-        let cached = Cached::new(Pattern::blocks(100), 8 * BLOCK, None).unwrap();
+        let cached = Cached::new(Pattern::blocks(100), 2 * RUN, None).unwrap();
         for number in 0..100 {
             cached.read_at(number * BLOCK, &mut [0]).unwrap();
-            assert!(lock(&cached.shared.shelf).bytes <= 8 * BLOCK);
+            assert!(lock(&cached.shared.shelf).bytes <= 2 * RUN);
         }
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256, Sha512_256};
 use std::ops::Range;
 
 /// The unit of an image that nothing else divides, and of our own indexes.
-pub const BLOCK: u64 = 256 * 1024;
+pub const BLOCK: u64 = 128 * 1024;
 
 /// The largest piece that is read: it is held in memory until it is checked.
 pub const LARGEST: u64 = 16 << 20;
