@@ -329,3 +329,39 @@ fn ten_thousand_reads_in_chaos_give_no_wrong_byte_and_no_error() {
         });
     }
 }
+
+#[test]
+fn a_profile_becomes_mksquashfs_sort_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    fs::create_dir(&root).expect("a directory");
+    for (number, content) in image().chunks(500_000).enumerate() {
+        fs::write(root.join(format!("file {number}")), content).expect("writing a file");
+    }
+    let squash = |sort: &[&str]| {
+        let _ = fs::remove_dir_all(dir.path().join("cd"));
+        fs::create_dir(dir.path().join("cd")).expect("a directory");
+        let options = ["root", "cd/root.squashfs", "-quiet", "-no-progress", "-noD", "-no-duplicates"];
+        run(dir.path(), "mksquashfs", &[&options, sort].concat());
+        run(dir.path(), "xorriso", &["-as", "mkisofs", "-quiet", "-r", "-o", "x.iso", "cd"]);
+    };
+    squash(&[]);
+    let inetbootctl = env!("CARGO_BIN_EXE_inetbootctl");
+    let pieces = fs::metadata(dir.path().join("x.iso")).expect("the ISO").len().div_ceil(128 << 10);
+    // A boot that reads what lies in the middle.
+    fs::write(dir.path().join("profile"), format!("inetboot-profile 1\npieces {pieces}\n24 2\n12 1\n"))
+        .expect("writing a profile");
+    let sorted = run(dir.path(), inetbootctl, &["profile", "sort", "profile", "x.iso"]);
+    assert!(sorted.starts_with("file\\ ") && sorted.contains(" 32767\n"), "{sorted}");
+    assert!((2..6).contains(&sorted.lines().count()), "{sorted}");
+    fs::write(dir.path().join("sort"), &sorted).expect("writing the sort file");
+    squash(&["-sort", "sort"]);
+    // What was read in the middle now lies first.
+    let again = fs::read(dir.path().join("x.iso")).expect("the ISO");
+    let first =
+        sorted.split([' ', '\\']).nth(2).and_then(|number| number.parse::<usize>().ok()).expect("a number");
+    let content = image();
+    let content = &content[first * 500_000..][..4096];
+    let place = again.windows(4096).position(|window| window == content).expect("it is in the ISO");
+    assert!(place < 1 << 20, "it lies at {place}");
+}

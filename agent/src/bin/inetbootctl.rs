@@ -3,7 +3,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
-use inetboot::desk::{cache, image, mount};
+use inetboot::desk::{cache, image, mount, sort};
 use inetboot::source::trust::{Demand, Key, Pin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +24,9 @@ enum Verb {
     /// Make and show disks that keep what was fetched across boots (inetboot.cache=).
     #[command(subcommand)]
     Cache(Cache),
+    /// Use the order in which a boot read an image (/run/inetboot/profile).
+    #[command(subcommand)]
+    Profile(Profile),
     /// Mount a remote image as one file in a directory; only what is read is fetched.
     ///
     /// Example: inetbootctl mount http://192.0.2.1/debian-live.iso /mnt
@@ -54,6 +57,9 @@ struct Mount {
     /// Write the order in which the image was read to this file.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Make a block device of it too (this needs root).
+    #[arg(long)]
+    device: bool,
     /// Keep what is fetched on this disk or in this file, which "cache format" made.
     #[arg(long, value_name = "PATH")]
     cache: Option<PathBuf>,
@@ -137,6 +143,20 @@ enum Cache {
     },
 }
 
+#[derive(Subcommand)]
+enum Profile {
+    /// Write a sort file for mksquashfs -sort: what the boot read first is to lie first.
+    Sort {
+        /// The profile.
+        profile: PathBuf,
+        /// The image that it is of.
+        iso: PathBuf,
+        /// The index by which the image was read, if there was one.
+        #[arg(long, value_name = "FILE")]
+        index: Option<PathBuf>,
+    },
+}
+
 fn run_cache(verb: Cache) -> anyhow::Result<()> {
     let say = |line: &str| println!("{line}");
     match verb {
@@ -184,13 +204,23 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Image(verb) => run_image(verb),
         Verb::Cache(verb) => run_cache(verb),
+        Verb::Profile(Profile::Sort { profile, iso, index }) => {
+            sort::sort(&profile, &iso, index.as_deref(), &mut |line| println!("{line}"), &|line| {
+                eprintln!("{line}");
+            })
+        }
         Verb::Mount(mount) => {
-            let Mount { url, dir, index, pin, key, profile, record, cache, ca, proxy } = *mount;
+            let Mount { url, dir, index, pin, key, profile, record, device, cache, ca, proxy } = *mount;
             let disk = cache.map(WantedDisk::Device);
             let profile = profile.map_or(WantedProfile::Published, WantedProfile::At);
             let image = Wanted { urls: url, index, demand: Demand { pin, key }, profile };
-            let request =
-                mount::Request { image, dir, access: Access { ca, proxy, disk, localise: false }, record };
+            let request = mount::Request {
+                image,
+                dir,
+                access: Access { ca, proxy, disk, localise: false },
+                record,
+                device,
+            };
             mount::run(&request, &mut |line| println!("{line}"))
         }
     };

@@ -4,6 +4,7 @@ use crate::config::{Access, Url, Wanted};
 use crate::console::size;
 use crate::failure::{Explain, chain};
 use crate::medium::fuse::FuseMount;
+use crate::medium::loopdev::LoopDevice;
 use crate::source::Image;
 use crate::source::mirrors::Patience;
 use anyhow::Context;
@@ -30,6 +31,8 @@ pub struct Request {
     pub access: Access,
     /// Where the profile goes.
     pub record: Option<PathBuf>,
+    /// Whether to make a block device of it too.
+    pub device: bool,
 }
 
 /// Mount, say so with `say`, and serve until the file is unmounted or the program is told to stop.
@@ -52,8 +55,17 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
         mount.path().display()
     ));
 
+    let device = match request.device {
+        true => {
+            Some(LoopDevice::attach(mount.path(), true).context("making a block device (this needs root)")?)
+        }
+        false => None,
+    };
+    if let Some(device) = &device {
+        say(&format!("and the block device {}", device.path()));
+    }
     let unmounted = dir.to_owned();
-    std::thread::spawn(move || end_when_told(&stop, &unmounted));
+    std::thread::spawn(move || end_when_told(&stop, device, &unmounted));
     mount.wait().context("serving the image")?;
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
         std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
@@ -78,8 +90,11 @@ fn stop_signals() -> SigSet {
 }
 
 /// Unmounting is what ends the session, whoever does it.
-fn end_when_told(stop: &SigSet, dir: &Path) {
-    if stop.wait().is_ok() && rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH).is_err() {
+fn end_when_told(stop: &SigSet, device: Option<LoopDevice>, dir: &Path) {
+    let told = stop.wait().is_ok();
+    // It holds the file open.
+    drop(device);
+    if told && rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH).is_err() {
         let _ = std::process::Command::new("fusermount3").arg("-uz").arg(dir).status();
     }
 }

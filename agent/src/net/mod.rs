@@ -5,7 +5,7 @@
 
 pub mod clock;
 mod datagram;
-mod dhcp;
+pub mod dhcp;
 pub mod link;
 pub mod renew;
 

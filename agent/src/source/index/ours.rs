@@ -59,9 +59,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
 
     let (mut size, mut block, mut algorithm) = (None, None, None);
     let (mut places, mut profile) = (Vec::new(), None);
-    for line in header.lines().skip(1) {
+    for line in header.split('\n').skip(1) {
         let wrong = || IndexError::Damaged(format!("the line \"{}\" is not understood", line.escape_debug()));
-        let (key, value) = line.split_once(' ').ok_or_else(wrong)?;
+        let printable = Some(line).filter(|line| !line.contains(char::is_control));
+        let (key, value) = printable.and_then(|line| line.split_once(' ')).ok_or_else(wrong)?;
         match key {
             "size" => size = Some(value.parse().map_err(|_| wrong())?),
             "block" if value == BY_CONTENT => block = Some(None),
@@ -143,6 +144,8 @@ mod tests {
         assert!(text("inetboot-index 1\nsize 9\n\n").contains("no line \"block\""));
         assert!(text("inetboot-index 1\nsize many\n\n").contains("\"size many\" is not understood"));
         assert!(text("inetboot-index 1\ndigest md5\n\n").contains("digest md5"));
+        // Found by the fuzzer: what is not written as it was read.
+        assert!(text("inetboot-index 1\nimage x\r\n\n").contains("image x\\r"));
         let content = encode(&by_content_of(&[100, 200])).unwrap();
         assert!(matches!(decode(&content[..content.len() - 1]), Err(IndexError::Damaged(_))));
         let shorter = content.len() - LENGTH - Algorithm::Sha256.length();

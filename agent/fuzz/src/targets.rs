@@ -1,0 +1,110 @@
+//! Every codec that reads what others wrote. The fuzzer feeds them, and `tests/corpus.rs` repeats
+//! what the fuzzer found worth keeping. None may panic; what is read has to be written the same.
+
+use inetboot::config::Config;
+use inetboot::distro::menu;
+use inetboot::miniroot::handoff::Handoff;
+use inetboot::miniroot::{bzimage, modules, newc};
+use inetboot::net::dhcp::Conversation;
+use inetboot::source::disk::layout::{Name, Page, Superblock};
+use inetboot::source::index::{self, Form, ours};
+use inetboot::source::links::Links;
+use inetboot::source::profile::Profile;
+use inetboot::source::trust::{Demand, Key, Trust};
+use inetboot::source::unpack;
+use std::io;
+use std::time::Instant;
+
+/// A codec that is given bytes.
+pub type Target = fn(&[u8]);
+
+/// The codecs by name; each has a corpus of that name.
+pub const TARGETS: [(&str, Target); 16] = [
+    ("bzimage", |data| {
+        let _ = bzimage::Kernel::parse(data);
+    }),
+    ("casync", index),
+    ("cmdline", |data| {
+        let _ = Config::parse(&text(data));
+    }),
+    ("dhcp", |data| {
+        let now = Instant::now();
+        let mut talk = Conversation::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], 7, now);
+        let _ = talk.poll(now);
+        let _ = talk.receive(data, now);
+    }),
+    ("disk", |data| {
+        if let Some(block) = Superblock::decode(data) {
+            assert_eq!(Superblock::decode(&block.encode()), Some(block));
+        }
+        let name = Name::of("piece", data.len() as u64);
+        let mut page = Page::new(data.to_vec());
+        let slot = page.give(&name, data.get(..100).unwrap_or(b"contents"));
+        assert_eq!(page.find(&name).map(|entry| entry.slot), Some(slot));
+    }),
+    ("handoff", |data| {
+        if let Ok(handoff) = Handoff::decode(&text(data), Some(Vec::new()), None) {
+            let again = Handoff::decode(&handoff.encode(), Some(Vec::new()), None);
+            assert_eq!(again, Ok(handoff));
+        }
+    }),
+    ("index", |data| {
+        if let Ok(index) = index::decode(data, "http://h/x")
+            && data.starts_with(b"inetboot-index")
+        {
+            let bytes = ours::encode(&index).expect("it has digests");
+            assert_eq!(index::decode(&bytes, "http://h/x"), Ok(index));
+        }
+    }),
+    ("links", |data| {
+        let _ = Links::parse(text(data).lines());
+    }),
+    ("menu", |data| {
+        let menu = text(data);
+        for path in ["boot/grub/grub.cfg", "isolinux/isolinux.cfg"] {
+            let _ = menu::entries(path, &menu, &|_| None);
+        }
+    }),
+    ("metalink", index),
+    ("modules", |data| {
+        let listing = text(data);
+        if let Some(modules) = modules::Index::parse(&|_| Some(listing.clone().into_bytes())) {
+            let _ = modules.modules_for("pci:v00008086d0000100E").count();
+            let _ = modules.load_order("e1000");
+        }
+    }),
+    ("newc", |data| {
+        let _ =
+            newc::walk(&mut &data[..], &mut |member| io::copy(member.contents, &mut io::sink()).map(drop));
+    }),
+    ("profile", |data| {
+        let text = text(data);
+        if let Ok(profile) = Profile::decode(&text, 700) {
+            assert_eq!(Profile::decode(&profile.encode(), 700), Ok(profile));
+        }
+    }),
+    ("signature", |data| {
+        let key: Option<Key> = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse().ok();
+        let _ = Trust::of(b"index", "http://h/x", &Demand { pin: None, key }, Some(data));
+    }),
+    ("torrent", index),
+    ("unpack", |data| {
+        let Some((form, packed)) = data.split_first() else { return };
+        let form = [Form::Plain, Form::Zlib, Form::Zstd][usize::from(*form) % 3];
+        if let Some(piece) = unpack::piece(form, packed, 4096) {
+            assert_eq!(piece.len(), 4096);
+        }
+    }),
+];
+
+fn index(data: &[u8]) {
+    if let Ok(index) = index::decode(data, "http://h/x.caibx") {
+        let pieces = &index.pieces;
+        assert_eq!(pieces.bytes(0..pieces.count()), 0..pieces.length());
+        assert!(pieces.digest(pieces.count() - 1).is_some());
+    }
+}
+
+fn text(data: &[u8]) -> String {
+    String::from_utf8_lossy(data).into_owned()
+}

@@ -1,0 +1,124 @@
+//! `inetbootctl profile sort`: from the order in which a boot read an image to the order in which
+//! mksquashfs should write the next one, so that a boot reads it from the beginning on. What
+//! ext2optimizer was to HTTP-FUSE CLOOP.
+
+use crate::console::size;
+use crate::source::index;
+use crate::source::pieces::Pieces;
+use crate::source::profile::Profile;
+use anyhow::{Context, ensure};
+use backhand::{FilesystemReader, InnerNode, SquashfsFileReader};
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What a squashfs begins with, and where its superblock says how long it is (kernel:
+/// `Documentation/filesystems/squashfs.rst`).
+const MAGIC: &[u8] = b"hsqs";
+const VERSION: std::ops::Range<usize> = 28..32;
+const LENGTH: std::ops::Range<usize> = 40..48;
+const SUPERBLOCK: usize = 96;
+
+/// Files of a CD begin at multiples of this.
+const SECTOR: u64 = 2048;
+
+/// mksquashfs writes files of higher priority first; it knows no higher.
+const HIGHEST: usize = 32767;
+
+/// No fragment.
+const NONE: usize = u32::MAX as usize;
+
+/// Write to `out` mksquashfs's sort file for the files of the squashfs in `iso` that the boot of
+/// `profile` read. An image whose pieces are an index's needs that `index`.
+pub fn sort(
+    profile: &Path,
+    iso: &Path,
+    index: Option<&Path>,
+    out: &mut dyn FnMut(&str),
+    say: &dyn Fn(&str),
+) -> anyhow::Result<()> {
+    let file = File::open(iso).with_context(|| format!("opening {}", iso.display()))?;
+    let length = file.metadata()?.len();
+    let pieces = match index {
+        None => Pieces::unknown(length),
+        Some(path) => {
+            let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+            index::decode(&bytes, &path.display().to_string())?.pieces
+        }
+    };
+    let text = fs::read_to_string(profile).with_context(|| format!("reading {}", profile.display()))?;
+    let profile = Profile::decode(&text, pieces.count())
+        .with_context(|| format!("{} is no profile of {} (--index?)", profile.display(), iso.display()))?;
+    let order: Vec<u64> = profile.runs.iter().cloned().flatten().collect();
+    let mut rank = vec![usize::MAX; pieces.count() as usize];
+    for (place, number) in order.iter().enumerate().rev() {
+        if let Some(rank) = rank.get_mut(*number as usize) {
+            *rank = place;
+        }
+    }
+
+    let start = find(&file, length)?.with_context(|| format!("{} has no squashfs in it", iso.display()))?;
+    let reader = FilesystemReader::from_reader_with_offset(BufReader::new(&file), start)
+        .with_context(|| format!("reading the squashfs of {}", iso.display()))?;
+    let mut read = Vec::new();
+    let mut all = 0;
+    for node in reader.files() {
+        let InnerNode::File(inside) = &node.inner else { continue };
+        all += 1;
+        let touched = extents(inside, &reader).into_iter().flat_map(|(at, bytes)| {
+            let first = pieces.at(start + at);
+            first..=pieces.at(start + at + bytes.max(1) - 1)
+        });
+        let first = touched.filter_map(|number| rank.get(number as usize)).min().copied();
+        if let Some(first) = first.filter(|first| *first != usize::MAX) {
+            read.push((first, node.fullpath.clone()));
+        }
+    }
+    ensure!(!read.is_empty(), "no file of the squashfs lies in the pieces that were read");
+    read.sort();
+    for (place, (_, path)) in read.iter().enumerate() {
+        let priority = HIGHEST - place * (HIGHEST - 1) / read.len();
+        let path = path.strip_prefix("/").unwrap_or(path).display().to_string();
+        out(&format!("{} {priority}", path.replace('\\', "\\\\").replace(' ', "\\ ")));
+    }
+    let bytes: u64 = order.iter().map(|number| pieces.size(*number)).sum();
+    say(&format!("{} of {all} files lie in the {} that were read", read.len(), size(bytes)));
+    Ok(())
+}
+
+/// Where in the image the largest squashfs begins.
+fn find(image: &File, length: u64) -> anyhow::Result<Option<u64>> {
+    let mut found: Option<(u64, u64)> = None;
+    let mut at = 0;
+    let mut superblock = [0; SUPERBLOCK];
+    while at + SUPERBLOCK as u64 <= length {
+        image.read_exact_at(&mut superblock, at)?;
+        let mut next = at + SECTOR;
+        let bytes = superblock[LENGTH].try_into().map(u64::from_le_bytes).unwrap_or(0);
+        let is_one = superblock.starts_with(MAGIC) && superblock[VERSION] == [4, 0, 0, 0];
+        if is_one && bytes > 0 && bytes <= length - at {
+            if found.is_none_or(|(largest, _)| bytes > largest) {
+                found = Some((bytes, at));
+            }
+            next = at + bytes.next_multiple_of(SECTOR);
+        }
+        at = next;
+    }
+    Ok(found.map(|(_, at)| at))
+}
+
+/// Where in the squashfs the data of a file lies: its blocks, one after the other, and its fragment.
+fn extents(file: &SquashfsFileReader, squashfs: &FilesystemReader<'_>) -> Vec<(u64, u64)> {
+    let mut extents = Vec::new();
+    let blocks: u64 = file.block_sizes().iter().map(|block| u64::from(block.size())).sum();
+    if blocks > 0 {
+        extents.push((file.blocks_start(), blocks));
+    }
+    if file.frag_index() != NONE
+        && let Some(fragment) = squashfs.fragments.as_ref().and_then(|all| all.get(file.frag_index()))
+    {
+        extents.push((fragment.start, u64::from(fragment.size.size())));
+    }
+    extents
+}
