@@ -146,8 +146,9 @@ impl Supply for Kept {
             }
             let end = (next + 1..run.end).find(|number| keep.has(pieces, *number)).unwrap_or(run.end);
             self.mirrors.fetch(next..end, &mut |number, piece| {
-                deliver(number, Arc::clone(&piece));
-                keep.put(pieces, number, piece);
+                // First: who has read all of it may leave at once.
+                keep.put(pieces, number, Arc::clone(&piece));
+                deliver(number, piece);
             })?;
             next = end;
         }
