@@ -12,7 +12,7 @@ use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
 use qemu_tests::{publish, run};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_store_is_fetched_piece_by_piece_and_packed() {
@@ -235,6 +235,18 @@ fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
     // The second life is told.
     let again = Image::again(opened.recipe(), &Access::default(), LONG).expect("opening it again");
     assert!(again.reports().iter().any(|report| report.wrong.is_some()));
+}
+
+#[test]
+fn a_mirror_that_stalls_is_not_waited_for_long() {
+    let dir = site();
+    let (stalls, good) = (serve(dir.path()), serve(dir.path()));
+    let wanted = wanted(&[stalls.url("/x.iso"), good.url("/x.iso")]);
+    let opened = open(&wanted, LONG).expect("opening it");
+    stalls.misbehave(|_, _| Some(Fault::Stall(Duration::from_secs(30))));
+    let start = Instant::now();
+    assert!(common::read(&opened).expect("reading it") == image(), "wrong bytes");
+    assert!(start.elapsed() < Duration::from_secs(9), "it took {:?}", start.elapsed());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What goes wrong between us and the servers: one fault of one request, and the error that ends
 //! a read. A fault knows whether the same request may succeed in a moment.
 
-use super::http::SILENCE;
 use super::index::IndexError;
 use super::tls::{CaError, TlsFault};
 use super::trust::TrustError;
@@ -100,7 +99,7 @@ pub enum Fault {
     #[error("the connection failed")]
     Connection(#[source] io::Error),
     /// Nothing came.
-    #[error("no answer within {} s", SILENCE.as_secs())]
+    #[error("the server fell silent")]
     Silence,
     /// Less came than was announced.
     #[error("the connection was cut after {got} of {wanted} bytes")]

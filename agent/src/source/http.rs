@@ -66,9 +66,6 @@ impl Client {
             // Not from the environment: the kernel puts unknown arguments there.
             .proxy(proxy)
             .tls_config(tls::settings(ca))
-            .timeout_connect(Some(SILENCE))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
             .max_idle_connections_per_host(16)
             .build()
             .new_agent();
@@ -131,7 +128,7 @@ impl Client {
     pub(super) fn probe(&self, url: &str) -> Result<Glance, Fault> {
         let range = Some((0, GLANCE - 1));
         // Who distributes the load over mirrors names them where it redirects.
-        let first = self.get_within(url, range, None, 0)?;
+        let first = self.get_so(url, range, None, Manner { redirects: 0, ..Manner::default() })?;
         let links = links_of(first.headers());
         let response = match first.status().is_redirection() {
             true => self.get(&redirect(url, first.headers())?, range, None)?,
@@ -178,20 +175,21 @@ impl Client {
         range: Option<(u64, u64)>,
         if_range: Option<&str>,
     ) -> Result<Response<Body>, Fault> {
-        self.get_within(url, range, if_range, REDIRECTS)
+        self.get_so(url, range, if_range, Manner::default())
     }
 
-    /// One request that follows `redirects` at most; with none it gives the redirect itself.
-    fn get_within(
+    fn get_so(
         &self,
         url: &str,
         range: Option<(u64, u64)>,
         if_range: Option<&str>,
-        redirects: u32,
+        Manner { redirects, silence }: Manner,
     ) -> Result<Response<Body>, Fault> {
         self.wire.request();
-        let config = self.agent.get(url).config().max_redirects(redirects);
-        let mut request = config.max_redirects_will_error(redirects > 0).build();
+        let config = self.agent.get(url).config();
+        let config = config.max_redirects(redirects).max_redirects_will_error(redirects > 0);
+        let config = config.timeout_connect(Some(silence)).timeout_recv_response(Some(silence));
+        let mut request = config.timeout_per_read(Some(silence)).build();
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
         }
@@ -199,6 +197,20 @@ impl Client {
             request = request.header(IF_RANGE, tag);
         }
         request.call().map_err(|error| fault(error, url))
+    }
+}
+
+/// How a request is made.
+struct Manner {
+    /// Redirects that are followed; with none it gives the redirect itself.
+    redirects: u32,
+    /// How long the server may be silent.
+    silence: Duration,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { redirects: REDIRECTS, silence: SILENCE }
     }
 }
 
@@ -255,9 +267,10 @@ impl Http {
     }
 
     /// Ask for `length` bytes from `offset`, by one request.
-    pub fn range(&self, offset: u64, length: u64) -> Result<Answer, Fault> {
+    /// A server that is silent for `silence` has failed.
+    pub fn range(&self, offset: u64, length: u64, silence: Duration) -> Result<Answer, Fault> {
         let place = lock(&self.place).clone();
-        let answer = self.range_at(&place, offset, length);
+        let answer = self.range_at(&place, offset, length, silence);
         // Addresses behind a redirect may live for minutes only, and their servers may go: the
         // original knows a better one.
         if answer.is_err() && place != self.url {
@@ -271,9 +284,10 @@ impl Http {
         }
     }
 
-    fn range_at(&self, place: &str, offset: u64, length: u64) -> Result<Answer, Fault> {
+    fn range_at(&self, place: &str, offset: u64, length: u64, silence: Duration) -> Result<Answer, Fault> {
         let range = (offset, offset + length - 1);
-        let response = self.client.get(place, Some(range), self.version.strong_etag())?;
+        let manner = Manner { silence, ..Manner::default() };
+        let response = self.client.get_so(place, Some(range), self.version.strong_etag(), manner)?;
         self.check(&response, range)?;
         if place == self.url {
             *lock(&self.place) = response.get_uri().to_string();

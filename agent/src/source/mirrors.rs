@@ -5,7 +5,7 @@
 //! sees it: a place with wrong bytes is named, and asked again only when there is no other.
 
 use super::fault::{Fault, SourceError};
-use super::http::{Client, Http, Opened, pause};
+use super::http::{Client, Http, Opened, SILENCE, pause};
 use super::index::{Form, Place};
 use super::lock;
 use super::pieces::{Pieces, hex};
@@ -25,6 +25,9 @@ const SAY_AFTER: Duration = Duration::from_secs(3);
 
 /// How often a longer one is said.
 const SAY_EVERY: Duration = Duration::from_secs(15);
+
+/// How long a place may be silent while another could be asked.
+const HURRY: Duration = Duration::from_secs(3);
 
 /// How long a place rests that failed again and again.
 const LONGEST_REST: Duration = Duration::from_secs(60);
@@ -307,6 +310,15 @@ impl Mirrors {
         })
     }
 
+    /// Whether somebody other than place `number` would be asked next.
+    fn another_is_ready(&self, number: usize) -> bool {
+        let now = Instant::now();
+        self.list.iter().enumerate().any(|(other, mirror)| {
+            let state = lock(&mirror.state);
+            other != number && state.condemned.is_none() && state.rests_until.is_none_or(|until| until <= now)
+        })
+    }
+
     /// One request to `mirror` for the rest of the run, or for one piece of it.
     fn advance(
         &self,
@@ -351,7 +363,8 @@ impl Mirrors {
         let http = mirror.file(url, &self.pieces)?;
         let bytes = self.pieces.bytes(draft.piece..draft.end);
         let from = bytes.start + draft.filled as u64;
-        let mut answer = http.range(from, bytes.end - from)?;
+        let silence = if self.another_is_ready(number) { HURRY } else { SILENCE };
+        let mut answer = http.range(from, bytes.end - from, silence)?;
         while draft.piece < draft.end {
             draft.mixed |= draft.by.is_some_and(|by| by != number);
             draft.by.get_or_insert(number);
