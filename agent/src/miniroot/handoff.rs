@@ -154,14 +154,14 @@ impl Handoff {
 
     /// Read what [`Self::encode`] wrote; with the index and the profile, which are files beside it.
     pub fn decode(text: &str, index: Option<Vec<u8>>, profile: Option<String>) -> Result<Self, HandoffError> {
-        let mut lines = text.lines();
+        let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
         if lines.next() != Some(FIRST_LINE) {
             return Err(HandoffError::Version);
         }
         let mut fields = Fields::default();
         for line in lines {
             let (key, value) = line.split_once(' ').ok_or_else(|| HandoffError::Line(line.into()))?;
-            if !KEYS.contains(&key) {
+            if !KEYS.contains(&key) || value.contains(char::is_control) {
                 return Err(HandoffError::Line(line.into()));
             }
             fields.0.entry(key).or_default().push(value);

@@ -77,11 +77,16 @@ pub enum LayoutError {
     Label,
 }
 
+/// Whether it can stand on a kernel command line.
+fn is_label(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.len() <= LABEL && text.bytes().all(plain)
+}
+
 impl Superblock {
     /// A cache on `bytes` bytes.
     pub fn new(id: Id, label: &str, bytes: u64) -> Result<Self, LayoutError> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if label.is_empty() || label.len() > LABEL || !label.bytes().all(plain) {
+        if !is_label(label) {
             return Err(LayoutError::Label);
         }
         match bytes.saturating_sub(BUCKETS) / BUCKET {
@@ -102,13 +107,13 @@ impl Superblock {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == 0)?;
         let text = str::from_utf8(bytes.get(..end)?).ok()?;
-        let mut lines = text.lines();
+        let mut lines = text.split('\n');
         if lines.next() != Some(FIRST_LINE) {
             return None;
         }
         let mut value = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');
         let id = Id::parse(value("id")?)?;
-        let label = value("label")?.to_owned();
+        let label = value("label").filter(|label| is_label(label))?.to_owned();
         let buckets = value("buckets")?.parse().ok().filter(|buckets| *buckets > 0)?;
         // One that would not fit into 64 bits was not written by us.
         BUCKET.checked_mul(buckets)?.checked_add(BUCKETS)?;
@@ -256,6 +261,9 @@ mod tests {
         let huge =
             String::from_utf8(block.encode()).unwrap().replace("buckets 12", "buckets 18446744073709551615");
         assert_eq!(Superblock::decode(huge.as_bytes()), None);
+        // Found by the fuzzer.
+        let odd = String::from_utf8(block.encode()).unwrap().replace("boot-cache", "boot\r");
+        assert_eq!(Superblock::decode(odd.as_bytes()), None);
     }
 
     #[test]
