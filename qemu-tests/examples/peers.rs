@@ -113,14 +113,13 @@ fn trace(length: u64) -> Reads {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (iso, round_trip, megabits, only) = match arguments.as_slice() {
-        [iso, round_trip, megabits] => (iso, round_trip, megabits, ""),
-        [iso, round_trip, megabits, only] => (iso, round_trip, megabits, only.as_str()),
-        _ => {
-            println!("usage: peers ISO ROUND_TRIP_MS MEGABITS [only tools whose names begin so]");
-            return;
-        }
+    let [iso, round_trip, megabits, only @ ..] = arguments.as_slice() else {
+        println!(
+            "usage: peers ISO ROUND_TRIP_MS MEGABITS [WORKLOAD [TOOL]]: only those whose names begin so"
+        );
+        return;
     };
+    let is_wanted = |place: usize, name: &str| only.get(place).is_none_or(|start| name.starts_with(start));
     let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is no number"));
     let (round_trip, megabits) = (number(round_trip), number(megabits));
     let iso = fs::canonicalize(iso).expect("the image");
@@ -153,6 +152,9 @@ fn main() {
     for (what, reads) in
         [("boot trace", trace(length)), ("random 4 KiB", random.collect()), ("sequential", sequential)]
     {
+        if !is_wanted(0, what) {
+            continue;
+        }
         let touched: HashSet<u64> =
             reads.iter().flat_map(|(at, size)| at / BLOCK..=(at + *size as u64 - 1) / BLOCK).collect();
         let wire = touched.len() as f64 * BLOCK as f64 / (megabits as f64 * 125_000.0);
@@ -162,7 +164,7 @@ fn main() {
             touched.len()
         );
         println!("{:<32} {:>8} {:>8} {:>9} {:>9}", "", "seconds", "MB", "requests", "of limit");
-        for tool in TOOLS.into_iter().filter(|(name, ..)| name.starts_with(only)) {
+        for tool in TOOLS.into_iter().filter(|(name, ..)| is_wanted(1, name)) {
             let mut runs: Vec<_> =
                 (0..ROUNDS).filter_map(|_| measure(tool, &server, work.path(), &reads)).collect();
             runs.sort_by(|a, b| a.0.total_cmp(&b.0));
