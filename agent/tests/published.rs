@@ -292,6 +292,11 @@ fn a_profile_is_fetched_ahead_and_a_wrong_one_is_passed_over() {
     }
     assert!(before > 6 << 17, "{before}");
     is_right(&with("/bad"));
+    // Named by the index.
+    ctl(dir.path(), &["index", "x.iso", "--profile", "good"]);
+    assert!(ctl(dir.path(), &["info", "x.iso.idx"]).contains("profile: good"));
+    let opened = Image::open_ahead(&wanted(&[server.url("/x.iso.idx")]), &Access::default(), LONG);
+    assert_eq!(opened.expect("opening it").recipe().profile, Some(profile));
 }
 
 /// Ten thousand reads against one mirror that does everything wrong and one that is right and slow.

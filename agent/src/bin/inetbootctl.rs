@@ -86,6 +86,9 @@ enum Image {
         /// The classic HTTP-FUSE form: blocks of one size, SHA-1 and zlib.
         #[arg(long)]
         classic: bool,
+        /// Where the profile will lie; relative to the index.
+        #[arg(long, value_name = "URL")]
+        profile: Option<String>,
     },
     /// Make an index of an image that stays where it is.
     Index {
@@ -94,6 +97,9 @@ enum Image {
         /// The index; NAME.idx beside the image by default.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Where the profile will lie; relative to the index.
+        #[arg(long, value_name = "URL")]
+        profile: Option<String>,
     },
     /// Show what an index says: ours, a .torrent, .meta4 or .caibx.
     Info {
@@ -180,14 +186,14 @@ fn run_image(verb: Image) -> anyhow::Result<()> {
     };
     let dir = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
     match verb {
-        Image::Build { iso, store, out, classic } => {
+        Image::Build { iso, store, out, classic, profile } => {
             let out = out.unwrap_or_else(|| index_of(&iso, &dir(&store)));
             let kind = if classic { image::Kind::Classic(store) } else { image::Kind::Store(store) };
-            image::build(&image::Build { iso, out, kind }, &say)
+            image::build(&image::Build { iso, out, kind, profile }, &say)
         }
-        Image::Index { iso, out } => {
+        Image::Index { iso, out, profile } => {
             let out = out.unwrap_or_else(|| index_of(&iso, &dir(&iso)));
-            image::build(&image::Build { iso, out, kind: image::Kind::Index }, &say)
+            image::build(&image::Build { iso, out, kind: image::Kind::Index, profile }, &say)
         }
         Image::Info { index } => image::info(&index, &say),
         Image::Check { index, image } => image::check(&index, &image, &say),

@@ -39,6 +39,8 @@ pub struct Build {
     pub out: PathBuf,
     /// What is made.
     pub kind: Kind,
+    /// Where the profile will lie, relative to the index.
+    pub profile: Option<String>,
 }
 
 /// What is made of an image.
@@ -160,7 +162,7 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
         None => Place::File(relative(&build.iso, beside)),
         Some((store, form)) => Place::Store { url: relative(store, beside) + "/", form },
     };
-    let index = Index { pieces, places: vec![place], profile: None };
+    let index = Index { pieces, places: vec![place], profile: build.profile.clone() };
     let bytes = ours::encode(&index).context("an image has blocks")?;
     write_whole(&build.out, &bytes)?;
     say(&format!("{}: {} in {count} blocks, {different} different", build.out.display(), size(length)));
