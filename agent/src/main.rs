@@ -10,8 +10,8 @@ use inetboot::miniroot::handoff::Handoff;
 use inetboot::net::Network;
 use inetboot::net::link::Link;
 use inetboot::receipt::{Cost, Receipt};
+use inetboot::source::Image;
 use inetboot::source::mirrors::Patience;
-use inetboot::source::{Image, disk};
 use inetboot::step::{Journal, Step, Timings};
 use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve};
 use std::convert::Infallible;
@@ -62,10 +62,7 @@ fn boot() -> Result<Infallible, Failure> {
     early::load_drivers();
     let network = journal.step(Step::Network, || net::up(&config.net))?;
     let leased = Instant::now();
-    let image = journal.step(Step::Source, || {
-        config.access.disk.iter().for_each(disk::wait_for);
-        Image::open(&config.image, &config.access, PATIENCE)
-    })?;
+    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE))?;
     console::say(&format!("  {}, {}", image.source(), image.trust()));
     let medium = journal.step(Step::Medium, || medium::mount(image.source()))?;
     let plan = journal

@@ -14,7 +14,7 @@ pub struct Cost {
     pub bytes: u64,
     /// Requests sent.
     pub requests: u64,
-    /// Bytes of the image that a disk had already.
+    /// Bytes of the image that were at hand, on a disk or in memory.
     pub spared: u64,
 }
 

@@ -20,8 +20,8 @@ use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
 use crate::net::{self, Network, clock, renew};
 use crate::receipt::{Cost, Receipt};
+use crate::source::Image;
 use crate::source::mirrors::Patience;
-use crate::source::{Image, disk};
 use crate::step::{Journal, Step};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{SigSet, Signal};
@@ -52,6 +52,9 @@ const READY: &str = "ready";
 
 /// `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS: i64 = 0x0102_1994;
+
+/// When the rest of the image is fetched.
+const LOCALISE_AFTER: Duration = Duration::from_secs(30);
 
 /// How often the receipt in the target is brought up to date.
 const RECEIPT_EVERY: Duration = Duration::from_secs(2);
@@ -189,10 +192,8 @@ pub fn server() -> Result<Infallible, Failure> {
     let network =
         journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
     let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
-    let image = journal.step(Step::Source, || {
-        access.disk.iter().for_each(disk::wait_for);
-        Image::again(handoff.recipe.clone(), &access, Patience::Endless)
-    })?;
+    let image =
+        journal.step(Step::Source, || Image::again(handoff.recipe.clone(), &access, Patience::Endless))?;
     console::say(&format!("  {}", image.source()));
     // The file is served by threads of its own, and the device is there, until these are dropped:
     // for ever.
@@ -294,7 +295,12 @@ fn keep_lease(network: Network, held: Duration) {
 fn localise(image: &Image) {
     let image = image.clone();
     let localiser = std::thread::Builder::new().name("localise".into());
-    if let Err(error) = localiser.spawn(move || image.localise()) {
+    let work = move || {
+        // The boot itself comes first.
+        std::thread::sleep(LOCALISE_AFTER);
+        image.localise();
+    };
+    if let Err(error) = localiser.spawn(work) {
         console::say_loud(&format!("the image stays remote: {error}"));
     }
 }

@@ -22,7 +22,7 @@ fn disk(dir: &Path, bytes: u64) -> Access {
     File::create(&path).and_then(|file| file.set_len(bytes)).expect("making a disk");
     let said = cache(dir, &["format", "disk", "--label", "test"]);
     assert!(said.contains("inetboot.cache=LABEL=test"), "{said}");
-    Access { disk: Some(WantedDisk::Device(path)), ..Access::default() }
+    Access { disk: Some(WantedDisk::File(path)), ..Access::default() }
 }
 
 /// Read all of it through `access`.
@@ -44,7 +44,8 @@ fn a_second_boot_reads_from_the_disk() {
         let wanted = wanted(&[server.url(if indexed { "/x.iso.idx" } else { "/x.iso" })]);
         let access = disk(dir.path(), 100 << 20);
         let first = read(&wanted, &access);
-        assert_eq!(first.spared(), 0);
+        // With digests what is the same within the image is fetched once already.
+        assert!(indexed || first.spared() == 0, "{}", first.spared());
         let sent = server.bytes_sent();
         let second = read(&wanted, &access);
         let again = server.bytes_sent() - sent;

@@ -102,9 +102,22 @@ fn a_server_that_links_to_a_metalink_is_believed_as_far_as_the_metalink_is() {
     // One that is not there is passed over.
     let gone = server("<gone.meta4>; rel=describedby; type=\"application/metalink4+xml\"");
     assert_eq!(is_right(&wanted(&[gone.url("/x.iso")])).trust().to_string(), "unverified");
-    // Other places that have it.
-    let two = server(&format!("<{}>; rel=duplicate", mirror.url("/x.iso")));
-    assert_eq!(is_right(&wanted(&[two.url("/x.iso")])).reports().len(), 2);
+    // Other places that have it are asked where an index tells whether they do, and only there.
+    let duplicate = format!("<{}>; rel=duplicate", mirror.url("/x.iso"));
+    assert_eq!(is_right(&wanted(&[server(&duplicate).url("/x.iso")])).reports().len(), 1);
+    let both = server(&format!("{link}, {duplicate}"));
+    assert_eq!(is_right(&wanted(&[both.url("/x.iso")])).reports().len(), 2);
+    // A link that came in the clear vouches for nothing, wherever it leads.
+    let authority = Authority::new().expect("making an authority");
+    let identity = authority.identity(&["127.0.0.1"], Years::NOW).expect("making a certificate");
+    let secure =
+        Server::builder().tree(dir.path()).expect("the site").tls(identity).start().expect("a server");
+    let ca = dir.path().join("ca.pem");
+    fs::write(&ca, authority.pem()).expect("writing the certificate");
+    let access = Access { ca: Some(ca), ..Access::default() };
+    let clear = server(&link.replace("x.meta4", &secure.url("/x.meta4")));
+    let opened = Image::open(&wanted(&[clear.url("/x.iso")]), &access, LONG).expect("opening it");
+    assert_eq!(opened.trust().to_string(), "unverified: nobody vouches for its index");
 }
 
 /// `inetboot.pin=` or `inetboot.key=` as the tool prints it.

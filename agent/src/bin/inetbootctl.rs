@@ -217,7 +217,7 @@ fn main() -> ExitCode {
         }
         Verb::Mount(mount) => {
             let Mount { url, dir, index, pin, key, profile, record, device, cache, ca, proxy } = *mount;
-            let disk = cache.map(WantedDisk::Device);
+            let disk = cache.map(WantedDisk::File);
             let profile = profile.map_or(WantedProfile::Published, WantedProfile::At);
             let image = Wanted { urls: url, index, demand: Demand { pin, key }, profile };
             let request = mount::Request {

@@ -89,12 +89,14 @@ pub enum WantedDisk {
     Label(String),
     /// The one that the first life used.
     Known(Id),
+    /// On a desk: a file, or a device that is there.
+    File(PathBuf),
 }
 
 impl fmt::Display for WantedDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(path) => write!(f, "{}", path.display()),
+            Self::Device(path) | Self::File(path) => write!(f, "{}", path.display()),
             Self::Label(label) => write!(f, "LABEL={label}"),
             Self::Known(id) => write!(f, "{id}"),
         }

@@ -1,6 +1,5 @@
 //! `inetbootctl cache ...`: makes and shows disks that keep pieces across boots.
 
-use crate::config::WantedDisk;
 use crate::console::size;
 use crate::source::disk::Disk;
 use crate::source::disk::layout::{Id, SLOT};
@@ -10,9 +9,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-
-/// How much of a disk has to be zero for it to be empty: partition tables and file systems lie here.
-const BEGINNING: u64 = 1 << 20;
 
 /// Make a cache on `path`.
 pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyhow::Result<()> {
@@ -41,14 +37,19 @@ pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyh
 }
 
 fn is_empty(file: &File, bytes: u64) -> std::io::Result<bool> {
-    let mut beginning = vec![0; BEGINNING.min(bytes) as usize];
-    file.read_exact_at(&mut beginning, 0)?;
-    Ok(beginning.iter().all(|byte| *byte == 0))
+    for end in Disk::ends(bytes) {
+        let mut found = vec![0; (end.end - end.start) as usize];
+        file.read_exact_at(&mut found, end.start)?;
+        if found.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the cache on `path` is called, and how full it is.
 pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
-    let disk = Disk::open(&WantedDisk::Device(path.to_owned()))?;
+    let disk = Disk::open(path)?;
     let (superblock, used) = (disk.superblock(), disk.used()?);
     say(&format!("label: {}", superblock.label));
     say(&format!("id: {}", superblock.id));

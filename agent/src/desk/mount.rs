@@ -67,6 +67,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let unmounted = dir.to_owned();
     std::thread::spawn(move || end_when_told(&stop, device, &unmounted));
     mount.wait().context("serving the image")?;
+    image.settle();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
         std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
     }

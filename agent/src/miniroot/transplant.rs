@@ -8,6 +8,7 @@ use super::pack;
 use crate::console;
 use crate::distro::Plan;
 use crate::early::{Device, device_chain};
+use crate::failure::chain;
 use crate::medium::Medium;
 use crate::memory::FromStart;
 use crate::net::link::Link;
@@ -182,22 +183,11 @@ pub(super) fn choose(
         return Ok(chosen.organs);
     }
 
-    console::say("  the initrd lacks modules: looking into the target's root");
-    for path in &plan.roots {
-        let mounted = medium.mount_root(path).map_err(MinirootError::Root)?;
-        let Some(root) = Tree::of_root(mounted.dir(), release) else { continue };
-        let mut still = Vec::new();
-        for need in missing {
-            match root.find(&need) {
-                Found::Builtin => {}
-                Found::Module(name) => {
-                    console::say(&format!("  transplanting {name}"));
-                    chosen.add(&initrd, Some(&root), &name)?;
-                }
-                Found::Nowhere => still.push(need),
-            }
-        }
-        missing = still;
+    let is_help = missing.iter().all(|need| matches!(need, Need::Disk(_)));
+    match chosen.transplant(&missing, plan, medium, release, &initrd) {
+        Ok(still) => missing = still,
+        Err(error) if is_help => console::say(&format!("  {}", chain(&error))),
+        Err(error) => return Err(error),
     }
     for need in missing {
         let release = release.to_owned();
@@ -231,6 +221,36 @@ struct Chosen {
 }
 
 impl Chosen {
+    /// Add what `missing` needs from the target's roots; what is in none of them is given back.
+    fn transplant(
+        &mut self,
+        missing: &[Need],
+        plan: &Plan,
+        medium: &Medium,
+        release: &str,
+        initrd: &Tree,
+    ) -> Result<Vec<Need>, MinirootError> {
+        console::say("  the initrd lacks modules: looking into the target's root");
+        let mut missing = missing.to_vec();
+        for path in &plan.roots {
+            let mounted = medium.mount_root(path).map_err(MinirootError::Root)?;
+            let Some(root) = Tree::of_root(mounted.dir(), release) else { continue };
+            let mut still = Vec::new();
+            for need in missing {
+                match root.find(&need) {
+                    Found::Builtin => {}
+                    Found::Module(name) => {
+                        console::say(&format!("  transplanting {name}"));
+                        self.add(initrd, Some(&root), &name)?;
+                    }
+                    Found::Nowhere => still.push(need),
+                }
+            }
+            missing = still;
+        }
+        Ok(missing)
+    }
+
     /// Add `name` of `root` (or else of the initrd) and what it needs; each from the initrd
     /// where that has it.
     fn add(&mut self, initrd: &Tree, root: Option<&Tree>, name: &str) -> Result<(), MinirootError> {

@@ -39,7 +39,7 @@ pub trait Supply: fmt::Display + Send + Sync + 'static {
     /// The image's pieces.
     fn pieces(&self) -> &Pieces;
 
-    /// Pieces `run` to `deliver`, in order, checked where they can be, each as soon as it is here.
+    /// Pieces `run` to `deliver`, in any order, checked where they can be, each as soon as it is here.
     fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError>;
 
     /// Why nothing comes.
@@ -159,9 +159,9 @@ impl<S: Supply> Shared<S> {
         shelf.recorder.note(number);
         if missing {
             shelf.need(number, last, ahead, self.run(), pieces);
-        } else if ahead > number + 1 {
+        } else if !after.is_empty() {
             // Before this reader waits: or the next piece would come a round trip later.
-            shelf.guessed.push_back(number + 1..ahead);
+            shelf.guessed.push_back(after.start..after.end.min(pieces.count()));
         }
         if !before.is_empty() {
             shelf.guessed.push_back(before);

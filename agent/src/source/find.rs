@@ -2,7 +2,7 @@
 //! The first life finds it; the second is told ([`Recipe`]).
 
 use super::fault::{Fault, SourceError};
-use super::http::{Client, Glance, Http, Opened, Whole};
+use super::http::{Client, Glance, Http, OPEN_BUDGET, Opened, Whole};
 use super::index::{self, Index, Place};
 use super::pieces::Pieces;
 use super::profile::{self, Profile};
@@ -12,6 +12,7 @@ use crate::config::{Url, Wanted, WantedProfile};
 use crate::console;
 use crate::failure::chain;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest signature that is read.
 const SIGNATURE: u64 = 16 * 1024;
@@ -28,7 +29,7 @@ pub struct Found {
 /// Find what is wanted.
 pub fn find(client: &Client, wanted: &Wanted) -> Result<Found, SourceError> {
     if let Some(index) = &wanted.index {
-        let fetched = fetch_index(client, index, &wanted.demand)?;
+        let fetched = fetch_index(client, index, &wanted.demand, OPEN_BUDGET)?;
         let files: Vec<Place> = wanted.urls.iter().map(|url| Place::File(url.to_string())).collect();
         return with_index(client, fetched, files, &[], wanted);
     }
@@ -51,17 +52,24 @@ pub fn find(client: &Client, wanted: &Wanted) -> Result<Found, SourceError> {
 fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Result<Found, SourceError> {
     let Glance { opened, start, links } = client.open(url.as_str())?;
     if index::is_index(&start) {
-        let fetched = fetch_index(client, url, &wanted.demand)?;
+        let fetched = fetch_index(client, url, &wanted.demand, OPEN_BUDGET)?;
         return with_index(client, fetched, Vec::new(), others, wanted);
     }
-    let duplicates = links.duplicates.iter().filter_map(|link| url.join(link));
-    let others: Vec<Url> = others.iter().cloned().chain(duplicates).collect();
     let demand = &wanted.demand;
     if let Some(metalink) = links.metalink.and_then(|link| url.join(&link)) {
-        match fetch_index(client, &metalink, demand) {
-            Ok(fetched) if fetched.index.pieces.length() == opened.version().length => {
-                let files = [url].into_iter().chain(&others).map(|url| Place::File(url.to_string()));
-                return with_index(client, fetched, files.collect(), &[], wanted);
+        // A help, unless somebody demands it: nobody waits for it then.
+        let patience = if demand.is_some() { OPEN_BUDGET } else { Duration::ZERO };
+        match fetch_index(client, &metalink, demand, patience) {
+            Ok(mut fetched) if fetched.index.pieces.length() == opened.version().length => {
+                // Whoever could have changed the link on its way chose the site that vouches.
+                if matches!(fetched.trust, Trust::Site(_)) && !url.as_str().starts_with("https://") {
+                    fetched.trust = Trust::Unvouched;
+                }
+                // Only with an index is it seen whether they have the same.
+                let duplicates = links.duplicates.iter().filter_map(|link| url.join(link));
+                let files = [url.clone()].into_iter().chain(others.iter().cloned()).chain(duplicates);
+                let files = files.map(|url| Place::File(url.to_string())).collect();
+                return with_index(client, fetched, files, &[], wanted);
             }
             Ok(_) => console::say(&format!("  {metalink} is of an image of another length")),
             Err(error) if demand.is_some() => return Err(error),
@@ -73,7 +81,7 @@ fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Resul
     {
         return Err(SourceError::NoIndex { demand, url: url.to_string() });
     }
-    Ok(without_index(opened, url, &others, client, wanted))
+    Ok(without_index(opened, url, others, client, wanted))
 }
 
 fn without_index(opened: Opened, url: &Url, others: &[Url], client: &Client, wanted: &Wanted) -> Found {
@@ -105,11 +113,20 @@ struct Fetched {
     trust: Trust,
 }
 
-fn fetch_index(client: &Client, url: &Url, demand: &Demand) -> Result<Fetched, SourceError> {
-    let (bytes, place) = client.small(url.as_str(), index::LARGEST)?;
+/// The index at `url`; passing troubles are endured for as long as `patience`.
+fn fetch_index(
+    client: &Client,
+    url: &Url,
+    demand: &Demand,
+    patience: Duration,
+) -> Result<Fetched, SourceError> {
+    let (bytes, place) = client.small(url.as_str(), index::LARGEST, patience)?;
     let signature = match &demand.key {
         None => None,
-        Some(_) => client.small(&signature_url(url.as_str()), SIGNATURE).ok().map(|(bytes, _)| bytes),
+        Some(_) => {
+            let signature = client.small(&signature_url(url.as_str()), SIGNATURE, patience);
+            signature.ok().map(|(bytes, _)| bytes)
+        }
     };
     // Nothing of it is read before it is known to be the one that was demanded.
     // An https address that leads to an http one vouches for nothing.
@@ -190,7 +207,7 @@ fn fetch_profile(
         }
     };
     let text = client
-        .small(url.as_str(), profile::LARGEST)
+        .small(url.as_str(), profile::LARGEST, Duration::ZERO)
         .map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned())
         .map_err(|error| chain(&error));
     let usable = text.and_then(|text| match Profile::decode(&text, pieces.count()) {

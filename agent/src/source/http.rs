@@ -10,13 +10,13 @@ use super::lock;
 use super::tls;
 use super::version::Version;
 use super::wire::Wire;
-use crate::config::{Access, Url};
+use crate::config::Access;
 use crate::console;
 use crate::failure::chain;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_RANGE, LINK, LOCATION, RANGE};
+use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_RANGE, LINK, RANGE};
 use ureq::http::{Response, StatusCode};
 use ureq::{Body, ResponseExt};
 
@@ -33,7 +33,7 @@ pub(super) fn pause(tries: usize) -> Duration {
 }
 
 /// How long an address may have passing troubles when it is opened.
-const OPEN_BUDGET: Duration = Duration::from_secs(20);
+pub(super) const OPEN_BUDGET: Duration = Duration::from_secs(20);
 
 /// Redirects before we believe in a loop.
 const REDIRECTS: u32 = 5;
@@ -73,14 +73,19 @@ impl Client {
     }
 
     /// All of a small file, and the address that gave it, behind redirects. Passing troubles are
-    /// endured for a while.
-    pub fn small(&self, url: &str, limit: u64) -> Result<(Vec<u8>, String), SourceError> {
-        self.patiently(url, || self.read_small(url, limit))
+    /// endured for as long as `patience`.
+    pub fn small(&self, url: &str, limit: u64, patience: Duration) -> Result<(Vec<u8>, String), SourceError> {
+        self.patiently(url, patience, || self.read_small(url, limit, SILENCE))
     }
 
     /// All of a small file, by one request.
-    pub(super) fn read_small(&self, url: &str, limit: u64) -> Result<(Vec<u8>, String), Fault> {
-        let response = self.get(url, None, None)?;
+    pub(super) fn read_small(
+        &self,
+        url: &str,
+        limit: u64,
+        silence: Duration,
+    ) -> Result<(Vec<u8>, String), Fault> {
+        let response = self.get_so(url, None, None, Manner { silence, ..Manner::default() })?;
         let place = response.get_uri().to_string();
         if response.status() != StatusCode::OK {
             return Err(Fault::Status(response.status()));
@@ -105,11 +110,16 @@ impl Client {
     /// Open `url`: follow redirects, learn its length and version, whether ranges work, how it
     /// begins and what it links to. Passing troubles are endured for a while.
     pub fn open(&self, url: &str) -> Result<Glance, SourceError> {
-        self.patiently(url, || self.probe(url))
+        self.patiently(url, OPEN_BUDGET, || self.probe(url, SILENCE))
     }
 
-    fn patiently<T>(&self, url: &str, attempt: impl Fn() -> Result<T, Fault>) -> Result<T, SourceError> {
-        let deadline = Instant::now() + OPEN_BUDGET;
+    fn patiently<T>(
+        &self,
+        url: &str,
+        patience: Duration,
+        attempt: impl Fn() -> Result<T, Fault>,
+    ) -> Result<T, SourceError> {
+        let deadline = Instant::now() + patience;
         let mut tries = 0;
         loop {
             match attempt() {
@@ -125,15 +135,14 @@ impl Client {
     }
 
     /// One attempt at [`Self::open`].
-    pub(super) fn probe(&self, url: &str) -> Result<Glance, Fault> {
+    pub(super) fn probe(&self, url: &str, silence: Duration) -> Result<Glance, Fault> {
         let range = Some((0, GLANCE - 1));
+        let manner = Manner { silence, ..Manner::default() };
         // Who distributes the load over mirrors names them where it redirects.
-        let first = self.get_so(url, range, None, Manner { redirects: 0, ..Manner::default() })?;
+        let first = self.get_so(url, range, None, Manner { redirects: 0, ..manner })?;
         let links = links_of(first.headers());
-        let response = match first.status().is_redirection() {
-            true => self.get(&redirect(url, first.headers())?, range, None)?,
-            false => first,
-        };
+        let response =
+            if first.status().is_redirection() { self.get_so(url, range, None, manner)? } else { first };
         let place = response.get_uri().to_string();
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -201,6 +210,7 @@ impl Client {
 }
 
 /// How a request is made.
+#[derive(Clone, Copy)]
 struct Manner {
     /// Redirects that are followed; with none it gives the redirect itself.
     redirects: u32,
@@ -454,14 +464,6 @@ impl ContentRange {
         };
         Some(Self { first: first.parse().ok()?, last: last.parse().ok()?, total })
     }
-}
-
-/// Where an answer leads that redirects.
-fn redirect(url: &str, headers: &HeaderMap) -> Result<String, Fault> {
-    let to = header_text(headers, &LOCATION);
-    let base = url.parse::<Url>().ok();
-    let place = base.and_then(|base| base.join(&to)).map(|place| place.to_string());
-    place.ok_or_else(|| Fault::Protocol(format!("the server redirects to \"{}\"", to.escape_debug())))
 }
 
 fn links_of(headers: &HeaderMap) -> Links {

@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -24,6 +23,12 @@ const QUEUE: u64 = 16 << 20;
 
 /// How long the disk may take to write them when we leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a disk may take for a piece that somebody waits for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Readers who may wait for the disk: all workers there are, and more.
+const WANTED: usize = 32;
 
 /// Bytes asked for at once in the background.
 const STRETCH: u64 = 4 << 20;
@@ -43,15 +48,13 @@ enum Keep {
     Memory(InMemory),
 }
 
-/// How the image came to be at hand.
+/// How much of the image came to be at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Localised {
-    /// All of it is in memory.
-    Memory,
-    /// All of it is on this disk.
-    Disk(PathBuf),
-    /// So many pieces did not find room on this disk.
-    Partly(PathBuf, u64),
+pub struct Localised {
+    /// `in memory`, `on /dev/sda`
+    pub place: String,
+    /// Pieces that are not there.
+    pub missing: u64,
 }
 
 impl Kept {
@@ -97,32 +100,31 @@ impl Kept {
         }
     }
 
-    /// Fetch all that is not at hand, piece after piece; nothing where nothing is kept.
+    /// Fetch all that is not at hand, and say how that ended; nothing where nothing is kept. At hand is
+    /// what was read and found right.
     pub fn localise(&self) -> Result<Option<Localised>, SourceError> {
         let Some(keep) = &self.keep else { return Ok(None) };
         let pieces = self.mirrors.pieces();
+        let is_here = |number| keep.get(pieces, number).is_some_and(|piece| pieces.accept(number, &piece));
         let stretch = (STRETCH / pieces.usual_size()).max(1);
         let mut number = 0;
         while number < pieces.count() {
-            if keep.has(pieces, number) {
+            let start = number;
+            while number < pieces.count() && number - start < stretch && !is_here(number) {
                 number += 1;
-                continue;
             }
-            let end = (number + stretch).min(pieces.count());
-            let end = (number + 1..end).find(|next| keep.has(pieces, *next)).unwrap_or(end);
-            self.mirrors
-                .fetch(number..end, &mut |number, piece| keep.put_patiently(pieces, number, &piece))?;
-            number = end;
+            if number > start {
+                self.mirrors.fetch(start..number, &mut |number, piece| keep.put(pieces, number, &piece))?;
+            } else {
+                number += 1;
+            }
         }
         self.settle();
+        let missing = (0..pieces.count()).filter(|number| !is_here(*number)).count() as u64;
         Ok(Some(match keep {
-            Keep::Memory(_) => Localised::Memory,
+            Keep::Memory(_) => Localised { place: "in memory".into(), missing },
             Keep::Disk(on_disk) => {
-                let path = on_disk.disk.path().to_owned();
-                match (0..pieces.count()).filter(|number| !keep.has(pieces, *number)).count() {
-                    0 => Localised::Disk(path),
-                    missing => Localised::Partly(path, missing as u64),
-                }
+                Localised { place: format!("on {}", on_disk.disk.path().display()), missing }
             }
         }))
     }
@@ -136,23 +138,27 @@ impl Supply for Kept {
     fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError> {
         let Some(keep) = &self.keep else { return self.mirrors.fetch(run, deliver) };
         let pieces = self.mirrors.pieces();
-        let mut next = run.start;
-        while next < run.end {
-            if let Some(piece) = keep.get(pieces, next).filter(|piece| pieces.accept(next, piece)) {
-                self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                deliver(next, piece.into());
-                next += 1;
-                continue;
+        // What is at hand does not wait for what is not.
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for number in run {
+            match keep.get_soon(pieces, number).filter(|piece| pieces.accept(number, piece)) {
+                Some(piece) => {
+                    self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                    deliver(number, piece.into());
+                }
+                None => match missing.last_mut() {
+                    Some(run) if run.end == number => run.end += 1,
+                    _ => missing.push(number..number + 1),
+                },
             }
-            let end = (next + 1..run.end).find(|number| keep.has(pieces, *number)).unwrap_or(run.end);
-            self.mirrors.fetch(next..end, &mut |number, piece| {
-                // First: who has read all of it may leave at once.
-                keep.put(pieces, number, Arc::clone(&piece));
-                deliver(number, piece);
-            })?;
-            next = end;
         }
-        Ok(())
+        missing.into_iter().try_for_each(|run| {
+            self.mirrors.fetch(run, &mut |number, piece| {
+                // First: who has read all of it may leave at once.
+                keep.put_soon(pieces, number, &piece);
+                deliver(number, piece);
+            })
+        })
     }
 
     fn trouble(&self) -> Option<String> {
@@ -167,13 +173,7 @@ impl fmt::Display for Kept {
 }
 
 impl Keep {
-    fn has(&self, pieces: &Pieces, number: u64) -> bool {
-        match self {
-            Self::Disk(on_disk) => on_disk.disk.has(&on_disk.name(pieces, number), pieces.size(number)),
-            Self::Memory(in_memory) => in_memory.has(number),
-        }
-    }
-
+    /// The piece, however long that takes.
     fn get(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
         match self {
             Self::Disk(on_disk) => on_disk.disk.get(&on_disk.name(pieces, number), pieces.size(number)),
@@ -181,48 +181,67 @@ impl Keep {
         }
     }
 
-    /// Keep it if that needs no waiting.
-    fn put(&self, pieces: &Pieces, number: u64, piece: Arc<[u8]>) {
+    /// The piece, unless that takes too long: somebody waits, and the network has it too.
+    fn get_soon(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
         match self {
-            // What finds no room in the queue is fetched again at the next boot, no more.
-            Self::Disk(on_disk) => {
-                match on_disk.queue.try_send(Job::Put(on_disk.name(pieces, number), piece)) {
-                    Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-                }
-            }
-            Self::Memory(in_memory) => in_memory.put(pieces, number, &piece),
+            Self::Disk(on_disk) => on_disk.get_soon(on_disk.name(pieces, number), pieces.size(number)),
+            Self::Memory(in_memory) => in_memory.get(pieces, number),
         }
     }
 
     /// Keep it, however long that takes.
-    fn put_patiently(&self, pieces: &Pieces, number: u64, piece: &[u8]) {
+    fn put(&self, pieces: &Pieces, number: u64, piece: &[u8]) {
         match self {
             Self::Disk(on_disk) => on_disk.disk.put(&on_disk.name(pieces, number), piece),
             Self::Memory(in_memory) => in_memory.put(pieces, number, piece),
         }
     }
+
+    /// Keep it if that needs no waiting.
+    fn put_soon(&self, pieces: &Pieces, number: u64, piece: &Arc<[u8]>) {
+        match self {
+            // What finds no room in the queue is fetched again at the next boot, no more.
+            Self::Disk(on_disk) => {
+                let _ = on_disk.writer.try_send(Write::Put(on_disk.name(pieces, number), Arc::clone(piece)));
+            }
+            Self::Memory(in_memory) => in_memory.put(pieces, number, piece),
+        }
+    }
 }
 
-/// On a disk; written by a thread of its own, for a disk may be slower than the network.
+/// On a disk; read and written by threads of its own, for a disk may be slower than the network, or
+/// not answer at all.
 #[derive(Debug)]
 struct OnDisk {
     disk: Arc<Disk>,
     identity: String,
-    queue: SyncSender<Job>,
+    reader: SyncSender<Read>,
+    writer: SyncSender<Write>,
 }
 
-enum Job {
+/// A piece that is wanted: its name, its size, and who wants it.
+type Read = (String, u64, Sender<Option<Vec<u8>>>);
+
+enum Write {
     Put(String, Arc<[u8]>),
     Settle(Sender<()>),
 }
 
 impl OnDisk {
     fn new(pieces: &Pieces, disk: Disk, identity: String) -> io::Result<Self> {
-        let (queue, jobs) = sync_channel((QUEUE / pieces.usual_size()).max(1) as usize);
         let disk = Arc::new(disk);
-        let writing = Arc::clone(&disk);
-        std::thread::Builder::new().name("keep".into()).spawn(move || write(&writing, &jobs))?;
-        Ok(Self { disk, identity, queue })
+        let (reader, wanted) = sync_channel::<Read>(WANTED);
+        let (writer, offered) = sync_channel((QUEUE / pieces.usual_size()).max(1) as usize);
+        let (reading, writing) = (Arc::clone(&disk), Arc::clone(&disk));
+        let thread = |name: &str| std::thread::Builder::new().name(name.into());
+        thread("disk-read").spawn(move || {
+            for (piece, size, answer) in wanted {
+                // Whoever asked may have lost patience.
+                let _ = answer.send(reading.get(&piece, size));
+            }
+        })?;
+        thread("disk-write").spawn(move || write(&writing, &offered))?;
+        Ok(Self { disk, identity, reader, writer })
     }
 
     /// What piece `number` is called among all pieces of all images: by its digest, where it has one,
@@ -234,11 +253,24 @@ impl OnDisk {
         }
     }
 
+    fn get_soon(&self, piece: String, size: u64) -> Option<Vec<u8>> {
+        if self.disk.has_failed() {
+            return None;
+        }
+        let (sender, answer) = channel();
+        let asked = self.reader.try_send((piece, size, sender));
+        let answer = asked.is_ok().then(|| answer.recv_timeout(ANSWERS_WITHIN));
+        if !matches!(answer, Some(Ok(_))) {
+            self.disk.lay_aside(&io::ErrorKind::TimedOut.into());
+        }
+        answer?.ok()?
+    }
+
     fn settle(&self) {
         let deadline = Instant::now() + LEAVE_WITHIN;
         let (sender, settled) = channel();
         // A disk that takes longer loses what it has not written: a help, not a condition.
-        while let Err(TrySendError::Full(_)) = self.queue.try_send(Job::Settle(sender.clone())) {
+        while let Err(TrySendError::Full(_)) = self.writer.try_send(Write::Settle(sender.clone())) {
             if Instant::now() > deadline {
                 return;
             }
@@ -248,11 +280,11 @@ impl OnDisk {
     }
 }
 
-fn write(disk: &Disk, jobs: &Receiver<Job>) {
-    for job in jobs {
+fn write(disk: &Disk, offered: &Receiver<Write>) {
+    for job in offered {
         match job {
-            Job::Put(piece, bytes) => disk.put(&piece, &bytes),
-            Job::Settle(done) => {
+            Write::Put(piece, bytes) => disk.put(&piece, &bytes),
+            Write::Settle(done) => {
                 disk.flush();
                 // Whoever waited may have gone.
                 let _ = done.send(());

@@ -122,11 +122,13 @@ impl Mirror {
     }
 
     /// The file there, looked at when it is first needed.
-    fn file(&self, url: &str, pieces: &Pieces) -> Result<Arc<Http>, Fault> {
+    fn file(&self, url: &str, pieces: &Pieces, silence: Duration) -> Result<Arc<Http>, Fault> {
         if let Some(http) = &*lock(&self.http) {
             return Ok(Arc::clone(http));
         }
-        let Opened::Ranged(http) = self.client.probe(url)?.opened else { return Err(Fault::NoRange) };
+        let Opened::Ranged(http) = self.client.probe(url, silence)?.opened else {
+            return Err(Fault::NoRange);
+        };
         let got = http.version().length;
         if got != pieces.length() {
             return Err(Fault::Length { got, wanted: pieces.length() });
@@ -188,9 +190,8 @@ impl Mirrors {
         }
         let first = self.list.first()?;
         let version = first.version()?;
-        let Version { length, etag, modified } = &version;
-        let tag = etag.as_deref().or(modified.as_deref())?;
-        Some(format!("{} {length} {tag}", first.url()))
+        let tag = version.strong_etag().or(version.modified.as_deref())?;
+        Some(format!("{} {} {tag}", first.url(), version.length))
     }
 
     /// What each place did.
@@ -223,7 +224,7 @@ impl Mirrors {
                 let mirror = &mirrors.list[number];
                 let start = Instant::now();
                 let outcome = match &mirror.place {
-                    Place::File(url) => mirror.file(url, &mirrors.pieces).map(drop),
+                    Place::File(url) => mirror.file(url, &mirrors.pieces, SILENCE).map(drop),
                     Place::Store { .. } => Ok(()),
                 };
                 match &outcome {
@@ -328,11 +329,12 @@ impl Mirrors {
         deliver: Deliver<'_>,
     ) -> Result<(), Fault> {
         let start = Instant::now();
+        let silence = if self.another_is_ready(number) { HURRY } else { SILENCE };
         let mut got = 0;
         let outcome = match &mirror.place {
-            Place::File(url) => self.read_file(number, mirror, url, draft, deliver, &mut got),
+            Place::File(url) => self.read_file(number, mirror, (url, silence), draft, deliver, &mut got),
             Place::Store { url, form } => {
-                let piece = self.stored(mirror, url, *form, draft.piece);
+                let piece = self.stored(mirror, (url, silence), *form, draft.piece);
                 piece.and_then(|piece| {
                     got = piece.len() as u64;
                     (draft.filled, draft.by, draft.mixed) = (piece.len(), Some(number), false);
@@ -355,15 +357,14 @@ impl Mirrors {
         &self,
         number: usize,
         mirror: &Mirror,
-        url: &str,
+        (url, silence): (&str, Duration),
         draft: &mut Draft,
         deliver: Deliver<'_>,
         got: &mut u64,
     ) -> Result<(), Fault> {
-        let http = mirror.file(url, &self.pieces)?;
+        let http = mirror.file(url, &self.pieces, silence)?;
         let bytes = self.pieces.bytes(draft.piece..draft.end);
         let from = bytes.start + draft.filled as u64;
-        let silence = if self.another_is_ready(number) { HURRY } else { SILENCE };
         let mut answer = http.range(from, bytes.end - from, silence)?;
         while draft.piece < draft.end {
             draft.mixed |= draft.by.is_some_and(|by| by != number);
@@ -398,12 +399,18 @@ impl Mirrors {
     }
 
     /// Piece `number` from a store, unpacked.
-    fn stored(&self, mirror: &Mirror, url: &str, form: Form, number: u64) -> Result<Vec<u8>, Fault> {
+    fn stored(
+        &self,
+        mirror: &Mirror,
+        (url, silence): (&str, Duration),
+        form: Form,
+        number: u64,
+    ) -> Result<Vec<u8>, Fault> {
         let packed = || Fault::Packed { piece: number };
         let (_, digest) = self.pieces.digest(number).ok_or_else(packed)?;
         let size = self.pieces.size(number);
         let path = form.path(&hex(digest));
-        let bytes = mirror.client.read_small(&format!("{url}{path}"), size + PACKING)?.0;
+        let bytes = mirror.client.read_small(&format!("{url}{path}"), size + PACKING, silence)?.0;
         unpack::piece(form, &bytes, size as usize).ok_or_else(packed)
     }
 
@@ -412,7 +419,9 @@ impl Mirrors {
         state.passing = fault.is_passing();
         state.strikes += 1;
         let rest = pause(state.strikes - 1) * 2_u32.saturating_pow(state.strikes.saturating_sub(4) as u32);
-        state.rests_until = Some(Instant::now() + rest.min(LONGEST_REST));
+        // One that only takes longer than we waited would be asked in vain again and again.
+        let least = if matches!(fault, Fault::Silence) { SILENCE } else { Duration::ZERO };
+        state.rests_until = Some(Instant::now() + rest.clamp(least, LONGEST_REST));
         if fault.is_proof() && state.condemned.is_none() {
             let why = chain(fault);
             console::say_loud(&format!("{} is asked last from now on: {why}", mirror.url()));

@@ -24,7 +24,7 @@ pub mod unpack;
 pub mod version;
 pub mod wire;
 
-use crate::config::{Access, Wanted};
+use crate::config::{Access, Wanted, WantedDisk};
 use crate::console;
 use crate::memory::{self, Memory};
 use crate::receipt::Report;
@@ -193,12 +193,11 @@ impl Image {
         let Some(kept) = self.kept() else { return };
         let said = match kept.localise() {
             Ok(None) => return,
-            Ok(Some(Localised::Memory)) => "the image is in memory whole: the network may go".into(),
-            Ok(Some(Localised::Disk(path))) => {
-                format!("the image is on {} whole: the network may go", path.display())
+            Ok(Some(Localised { place, missing: 0 })) => {
+                format!("the image is {place} whole: the network may go")
             }
-            Ok(Some(Localised::Partly(path, missing))) => {
-                format!("{missing} pieces of the image found no room on {}", path.display())
+            Ok(Some(Localised { place, missing })) => {
+                format!("{missing} pieces of the image are not {place}: the network may not go")
             }
             Err(error) => format!("the image stays remote: {}", crate::failure::chain(&error)),
         };
@@ -214,21 +213,26 @@ impl Image {
 /// The mirrors, with what is kept of them: on the disk that is wanted, or, where the image is to be
 /// localised, in memory. A boot without either goes on.
 fn keep(mirrors: Arc<Mirrors>, access: &Access, localise: bool) -> Kept {
-    let kept = match (&access.disk, localise) {
-        (Some(wanted), _) => match (Disk::open(wanted), mirrors.identity()) {
-            (Ok(disk), Some(identity)) => {
-                Kept::on_disk(Arc::clone(&mirrors), disk, identity).map_err(|error| error.to_string())
-            }
-            (Ok(_), None) => Err("the server does not say which version of the image it has".into()),
-            (Err(error), _) => Err(error.to_string()),
-        },
-        (None, true) => in_memory(&mirrors),
-        (None, false) => return Kept::nothing(mirrors),
-    };
-    kept.unwrap_or_else(|why| {
-        console::say_loud(&format!("nothing of the image is kept: {why}"));
-        Kept::nothing(mirrors)
-    })
+    let not = |why: String| console::say_loud(&format!("nothing of the image is kept: {why}"));
+    if let Some(wanted) = &access.disk {
+        match on_disk(&mirrors, wanted) {
+            Ok(kept) => return kept,
+            Err(why) => not(why),
+        }
+    }
+    if localise {
+        match in_memory(&mirrors) {
+            Ok(kept) => return kept,
+            Err(why) => not(why),
+        }
+    }
+    Kept::nothing(mirrors)
+}
+
+fn on_disk(mirrors: &Arc<Mirrors>, wanted: &WantedDisk) -> Result<Kept, String> {
+    let identity = mirrors.identity().ok_or("the server does not say which version of the image it has")?;
+    let disk = Disk::find(wanted).map_err(|error| error.to_string())?;
+    Kept::on_disk(Arc::clone(mirrors), disk, identity).map_err(|error| error.to_string())
 }
 
 fn in_memory(mirrors: &Arc<Mirrors>) -> Result<Kept, String> {

@@ -49,7 +49,7 @@ impl Profile {
         if lines.next() != Some(FIRST_LINE) {
             return Err(ProfileError::Unknown);
         }
-        let (mut theirs, mut runs) = (None, Vec::new());
+        let (mut theirs, mut runs, mut sum) = (None, Vec::new(), 0_u64);
         for line in lines {
             let wrong = || ProfileError::Line(line.escape_debug().to_string());
             let (left, right) = line.split_once(' ').ok_or_else(wrong)?;
@@ -60,7 +60,9 @@ impl Profile {
             }
             let start: u64 = left.parse().map_err(|_| wrong())?;
             let end = start.checked_add(right).filter(|end| *end <= count && *end > start);
-            runs.push(start..end.ok_or_else(wrong)?);
+            // Nothing is read for the first time twice.
+            sum += right;
+            runs.push(start..end.filter(|_| sum <= count).ok_or_else(wrong)?);
         }
         match theirs {
             Some(theirs) if theirs == count => Ok(Self { count, runs }),
@@ -121,6 +123,7 @@ mod tests {
         assert_eq!(Profile::decode(text, 11), Err(ProfileError::Other(10, 11)));
         assert_eq!(Profile::decode("x", 11), Err(ProfileError::Unknown));
         assert!(Profile::decode("inetboot-profile 1\npieces 10\n9 2\n", 10).is_err());
+        assert!(Profile::decode("inetboot-profile 1\npieces 10\n0 10\n0 10\n", 10).is_err());
         assert!(Profile::decode("inetboot-profile 1\npieces 10\n18446744073709551615 2\n", 10).is_err());
     }
 

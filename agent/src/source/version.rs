@@ -16,7 +16,11 @@ pub struct Version {
 
 impl Version {
     pub(super) fn of(headers: &HeaderMap, length: u64) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // One with a tab in it could not be handed on.
+        let text = |name| {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            value.filter(|value| !value.contains(char::is_control)).map(str::to_owned)
+        };
         Self { length, etag: text(ETAG), modified: text(LAST_MODIFIED) }
     }
 

@@ -1,7 +1,8 @@
 //! A disk that keeps pieces across boots (`inetboot.cache=`). What lies where is in [`layout`].
 //!
-//! It is a help, never a condition: only a disk that was formatted for it is touched, what it gives
-//! is compared with its digest, and once it fails it is laid aside.
+//! It is a help, never a condition: only a disk that was formatted for it is touched, and claimed for
+//! as long as it is used; what it gives is compared with its digest; and once it fails, or is silent
+//! for too long, it is laid aside.
 
 pub mod layout;
 
@@ -9,19 +10,27 @@ use crate::config::WantedDisk;
 use crate::console;
 use crate::early;
 use layout::{Entry, Id, Name, PAGE, Page, SLOT, SUPERBLOCK, Superblock};
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, OFlags, fadvise};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 /// How long a disk may take to show up: some spin up first.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long looking at all disks may take: one may be dying.
+const FOUND_WITHIN: Duration = Duration::from_secs(15);
+
+/// Bytes at either end of a disk where partition tables and file systems have their marks.
+const ENDS: u64 = 1 << 20;
 
 const SYS_CLASS_BLOCK: &str = "/sys/class/block";
 
@@ -48,6 +57,9 @@ pub enum DiskError {
     /// Something else is on it.
     #[error("{0} has no cache on it; inetbootctl cache format makes one, and deletes what is there")]
     Unformatted(PathBuf),
+    /// Looking for it took too long.
+    #[error("the disks do not answer within {} s", FOUND_WITHIN.as_secs())]
+    Silent,
     /// It was cut off since it was formatted.
     #[error("{0} is smaller than it was when it was formatted")]
     Shrunk(PathBuf),
@@ -62,11 +74,28 @@ pub enum DiskError {
 }
 
 impl Disk {
-    /// Open the disk that is wanted.
-    pub fn open(wanted: &WantedDisk) -> Result<Self, DiskError> {
-        let path = find(wanted).ok_or_else(|| DiskError::Nowhere(wanted.clone()))?;
+    /// Open the disk that is wanted, once its drivers are loaded and it is there; within a bound.
+    pub fn find(wanted: &WantedDisk) -> Result<Self, DiskError> {
+        let (sender, found) = channel();
+        let wanted = wanted.clone();
+        let look = move || {
+            let path = wait_for(&wanted).ok_or_else(|| DiskError::Nowhere(wanted.clone()));
+            // Whoever asked may have given up.
+            let _ = sender.send(path.and_then(|path| Self::open(&path)));
+        };
+        let started = std::thread::Builder::new().name("disk".into()).spawn(look);
+        started.map_err(|error| DiskError::Io { path: SYS_CLASS_BLOCK.into(), error })?;
+        found.recv_timeout(FOUND_WITHIN).unwrap_or(Err(DiskError::Silent))
+    }
+
+    /// Open the cache at `path`.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let path = path.to_owned();
         let named = |error| DiskError::Io { path: path.clone(), error };
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(named)?;
+        let mut options = OpenOptions::new();
+        // Of a device exclusively: nobody is to format, mount or partition it under us.
+        let claimed = options.read(true).write(true).custom_flags(OFlags::EXCL.bits() as i32);
+        let file = claimed.open(&path).map_err(named)?;
         let superblock = superblock(&file).map_err(named)?;
         let superblock = superblock.ok_or_else(|| DiskError::Unformatted(path.clone()))?;
         // Where the end lies is asked of the file: a device's metadata has no length.
@@ -89,13 +118,20 @@ impl Disk {
     /// Make a cache called `label` on `file`, whatever is there, and nothing of it is kept.
     pub fn format(file: &File, id: Id, label: &str, bytes: u64) -> io::Result<Superblock> {
         let superblock = Superblock::new(id, label, bytes).map_err(io::Error::other)?;
+        for end in Self::ends(bytes) {
+            file.write_all_at(&vec![0; (end.end - end.start) as usize], end.start)?;
+        }
         for number in 0..superblock.buckets() {
             file.write_all_at(&[0; PAGE], superblock.page(number))?;
         }
-        file.write_all_at(&[0; SUPERBLOCK as usize], 0)?;
         file.write_all_at(&superblock.encode(), SUPERBLOCK)?;
         file.sync_all()?;
         Ok(superblock)
+    }
+
+    /// Where on a disk of `bytes` bytes others have their marks.
+    pub fn ends(bytes: u64) -> [Range<u64>; 2] {
+        [0..ENDS.min(bytes), bytes.saturating_sub(ENDS)..bytes]
     }
 
     /// How many slots are used.
@@ -103,17 +139,9 @@ impl Disk {
         (0..self.superblock.buckets()).map(|number| Ok(self.page(number)?.1.used() as u64)).sum()
     }
 
-    /// Whether it seems to have all `size` bytes of the piece called `piece`.
-    pub fn has(&self, piece: &str, size: u64) -> bool {
-        parts(size).all(|(part, length)| {
-            self.entry(&Name::of(piece, part))
-                .is_ok_and(|found| found.is_some_and(|(_, entry)| entry.length as u64 == length))
-        })
-    }
-
     /// The piece called `piece`, of `size` bytes, as it was put there.
     pub fn get(&self, piece: &str, size: u64) -> Option<Vec<u8>> {
-        if self.failed.load(Ordering::Relaxed) {
+        if self.has_failed() {
             return None;
         }
         let mut bytes = Vec::with_capacity(size as usize);
@@ -136,7 +164,7 @@ impl Disk {
 
     /// Keep `bytes` as the piece called `piece`.
     pub fn put(&self, piece: &str, bytes: &[u8]) {
-        if self.failed.load(Ordering::Relaxed) {
+        if self.has_failed() {
             return;
         }
         let _one = super::lock(&self.writing);
@@ -183,7 +211,13 @@ impl Disk {
         Ok((*Sha256::digest(&bytes) == entry.digest).then_some(bytes))
     }
 
-    fn lay_aside(&self, error: &io::Error) {
+    /// Whether it was laid aside.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Use it no more, and say why.
+    pub fn lay_aside(&self, error: &io::Error) {
         if !self.failed.swap(true, Ordering::Relaxed) {
             console::say_loud(&format!("going on without the cache on {}: {error}", self.path.display()));
         }
@@ -219,19 +253,26 @@ fn find(wanted: &WantedDisk) -> Option<PathBuf> {
         })
     };
     match wanted {
-        WantedDisk::Device(path) => path.exists().then(|| path.clone()),
+        WantedDisk::File(path) | WantedDisk::Device(path) => path.exists().then(|| path.clone()),
         WantedDisk::Label(label) => is(&|found| found.label == *label),
         WantedDisk::Known(id) => is(&|found| found.id == *id),
     }
 }
 
 /// Load the drivers of disks, and wait a while until the one that is wanted is there.
-pub fn wait_for(wanted: &WantedDisk) {
+fn wait_for(wanted: &WantedDisk) -> Option<PathBuf> {
     let deadline = Instant::now() + APPEARS_WITHIN;
-    early::load_disk_drivers();
-    while find(wanted).is_none() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(100));
-        early::load_disk_drivers();
+    loop {
+        // On a desk its owner has done that.
+        if !matches!(wanted, WantedDisk::File(_)) {
+            early::load_disk_drivers();
+        }
+        match find(wanted) {
+            None if Instant::now() < deadline && !matches!(wanted, WantedDisk::File(_)) => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            found => return found,
+        }
     }
 }
 
