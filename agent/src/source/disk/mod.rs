@@ -64,7 +64,7 @@ pub enum DiskError {
     #[error("{0} is smaller than it was when it was formatted")]
     Shrunk(PathBuf),
     /// It cannot be opened or read.
-    #[error("{path}: {error}")]
+    #[error("cannot use {path} as a cache: {error}")]
     Io {
         /// Which.
         path: PathBuf,
