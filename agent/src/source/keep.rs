@@ -24,8 +24,8 @@ const QUEUE: u64 = 16 << 20;
 /// How long the disk may take to write them when we leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a disk may take for a piece that somebody waits for.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+/// How long a disk may take for a piece that somebody waits for: one that was asleep has to spin up.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Readers who may wait for the disk: all workers there are, and more.
 const WANTED: usize = 32;
