@@ -61,7 +61,7 @@ impl Profile {
             let start: u64 = left.parse().map_err(|_| wrong())?;
             let end = start.checked_add(right).filter(|end| *end <= count && *end > start);
             // Nothing is read for the first time twice.
-            sum += right;
+            sum = sum.saturating_add(right);
             runs.push(start..end.filter(|_| sum <= count).ok_or_else(wrong)?);
         }
         match theirs {
@@ -124,6 +124,8 @@ mod tests {
         assert_eq!(Profile::decode("x", 11), Err(ProfileError::Unknown));
         assert!(Profile::decode("inetboot-profile 1\npieces 10\n9 2\n", 10).is_err());
         assert!(Profile::decode("inetboot-profile 1\npieces 10\n0 10\n0 10\n", 10).is_err());
+        let long = "inetboot-profile 1\npieces 10\n0 1\n0 18446744073709551615\n";
+        assert!(Profile::decode(long, 10).is_err());
         assert!(Profile::decode("inetboot-profile 1\npieces 10\n18446744073709551615 2\n", 10).is_err());
     }
 
