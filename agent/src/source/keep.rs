@@ -24,12 +24,6 @@ const QUEUE: u64 = 16 << 20;
 /// How long the disk may take to write them when we leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a disk may take for a piece that somebody waits for: one that was asleep has to spin up.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-
-/// Readers who may wait for the disk: all workers there are, and more.
-const WANTED: usize = 32;
-
 /// Bytes asked for at once in the background.
 const STRETCH: u64 = 4 << 20;
 
@@ -141,7 +135,7 @@ impl Supply for Kept {
         // What is at hand does not wait for what is not.
         let mut missing: Vec<Range<u64>> = Vec::new();
         for number in run {
-            match keep.get_soon(pieces, number).filter(|piece| pieces.accept(number, piece)) {
+            match keep.get(pieces, number).filter(|piece| pieces.accept(number, piece)) {
                 Some(piece) => {
                     self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
                     deliver(number, piece.into());
@@ -173,18 +167,9 @@ impl fmt::Display for Kept {
 }
 
 impl Keep {
-    /// The piece, however long that takes.
     fn get(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
         match self {
             Self::Disk(on_disk) => on_disk.disk.get(&on_disk.name(pieces, number), pieces.size(number)),
-            Self::Memory(in_memory) => in_memory.get(pieces, number),
-        }
-    }
-
-    /// The piece, unless that takes too long: somebody waits, and the network has it too.
-    fn get_soon(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
-        match self {
-            Self::Disk(on_disk) => on_disk.get_soon(on_disk.name(pieces, number), pieces.size(number)),
             Self::Memory(in_memory) => in_memory.get(pieces, number),
         }
     }
@@ -209,18 +194,13 @@ impl Keep {
     }
 }
 
-/// On a disk; read and written by threads of its own, for a disk may be slower than the network, or
-/// not answer at all.
+/// On a disk; written by a thread of its own, for a disk may be slower than the network.
 #[derive(Debug)]
 struct OnDisk {
     disk: Arc<Disk>,
     identity: String,
-    reader: SyncSender<Read>,
     writer: SyncSender<Write>,
 }
-
-/// A piece that is wanted: its name, its size, and who wants it.
-type Read = (String, u64, Sender<Option<Vec<u8>>>);
 
 enum Write {
     Put(String, Arc<[u8]>),
@@ -230,18 +210,10 @@ enum Write {
 impl OnDisk {
     fn new(pieces: &Pieces, disk: Disk, identity: String) -> io::Result<Self> {
         let disk = Arc::new(disk);
-        let (reader, wanted) = sync_channel::<Read>(WANTED);
         let (writer, offered) = sync_channel((QUEUE / pieces.usual_size()).max(1) as usize);
-        let (reading, writing) = (Arc::clone(&disk), Arc::clone(&disk));
-        let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        thread("disk-read").spawn(move || {
-            for (piece, size, answer) in wanted {
-                // Whoever asked may have lost patience.
-                let _ = answer.send(reading.get(&piece, size));
-            }
-        })?;
-        thread("disk-write").spawn(move || write(&writing, &offered))?;
-        Ok(Self { disk, identity, reader, writer })
+        let writing = Arc::clone(&disk);
+        std::thread::Builder::new().name("keep".into()).spawn(move || write(&writing, &offered))?;
+        Ok(Self { disk, identity, writer })
     }
 
     /// What piece `number` is called among all pieces of all images: by its digest, where it has one,
@@ -251,19 +223,6 @@ impl OnDisk {
             Some((algorithm, digest)) => format!("{} {}", algorithm.name(), hex(digest)),
             None => format!("{} piece {number}", self.identity),
         }
-    }
-
-    fn get_soon(&self, piece: String, size: u64) -> Option<Vec<u8>> {
-        if self.disk.has_failed() {
-            return None;
-        }
-        let (sender, answer) = channel();
-        let asked = self.reader.try_send((piece, size, sender));
-        let answer = asked.is_ok().then(|| answer.recv_timeout(ANSWERS_WITHIN));
-        if !matches!(answer, Some(Ok(_))) {
-            self.disk.lay_aside(&io::ErrorKind::TimedOut.into());
-        }
-        answer?.ok()?
     }
 
     fn settle(&self) {

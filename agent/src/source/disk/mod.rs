@@ -1,8 +1,8 @@
 //! A disk that keeps pieces across boots (`inetboot.cache=`). What lies where is in [`layout`].
 //!
 //! It is a help, never a condition: only a disk that was formatted for it is touched, and claimed for
-//! as long as it is used; what it gives is compared with its digest; and once it fails, or is silent
-//! for too long, it is laid aside.
+//! as long as it is used; what it gives is compared with its digest; and once it fails it is laid
+//! aside. How long it may take to fail is for the kernel to say.
 
 pub mod layout;
 
@@ -211,13 +211,11 @@ impl Disk {
         Ok((*Sha256::digest(&bytes) == entry.digest).then_some(bytes))
     }
 
-    /// Whether it was laid aside.
-    pub fn has_failed(&self) -> bool {
+    fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Use it no more, and say why.
-    pub fn lay_aside(&self, error: &io::Error) {
+    fn lay_aside(&self, error: &io::Error) {
         if !self.failed.swap(true, Ordering::Relaxed) {
             console::say_loud(&format!("going on without the cache on {}: {error}", self.path.display()));
         }
