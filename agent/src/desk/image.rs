@@ -216,7 +216,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).with_context(named)
 }
 
-fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
+pub(super) fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
     let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let index = index::decode(&bytes, &path.display().to_string())
         .with_context(|| format!("{} cannot be used", path.display()))?;

@@ -2,8 +2,8 @@
 //! mksquashfs should write the next one, so that a boot reads it from the beginning on. What
 //! ext2optimizer was to HTTP-FUSE CLOOP.
 
+use super::image::read_index;
 use crate::console::size;
-use crate::source::index;
 use crate::source::pieces::Pieces;
 use crate::source::profile::Profile;
 use anyhow::{Context, ensure};
@@ -42,10 +42,7 @@ pub fn sort(
     let length = file.metadata()?.len();
     let pieces = match index {
         None => Pieces::unknown(length),
-        Some(path) => {
-            let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            index::decode(&bytes, &path.display().to_string())?.pieces
-        }
+        Some(path) => read_index(path)?.1.pieces,
     };
     let text = fs::read_to_string(profile).with_context(|| format!("reading {}", profile.display()))?;
     let profile = Profile::decode(&text, pieces.count())

@@ -55,11 +55,11 @@ fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Resul
         let fetched = fetch_index(client, url, &wanted.demand, OPEN_BUDGET)?;
         return with_index(client, fetched, Vec::new(), others, wanted);
     }
-    let demand = &wanted.demand;
+    let demanded = wanted.demand.argument();
     if let Some(metalink) = links.metalink.and_then(|link| url.join(&link)) {
         // A help, unless somebody demands it: nobody waits for it then.
-        let patience = if demand.is_some() { OPEN_BUDGET } else { Duration::ZERO };
-        match fetch_index(client, &metalink, demand, patience) {
+        let patience = if demanded.is_some() { OPEN_BUDGET } else { Duration::ZERO };
+        match fetch_index(client, &metalink, &wanted.demand, patience) {
             Ok(mut fetched) if fetched.index.pieces.length() == opened.version().length => {
                 // Whoever could have changed the link on its way chose the site that vouches.
                 if matches!(fetched.trust, Trust::Site(_)) && !url.as_str().starts_with("https://") {
@@ -72,13 +72,11 @@ fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Resul
                 return with_index(client, fetched, files, &[], wanted);
             }
             Ok(_) => console::say(&format!("  {metalink} is of an image of another length")),
-            Err(error) if demand.is_some() => return Err(error),
+            Err(error) if demanded.is_some() => return Err(error),
             Err(error) => console::say(&format!("  without {metalink}: {}", chain(&error))),
         }
     }
-    if let Some(demand) =
-        demand.pin.as_ref().map(|_| "inetboot.pin=").or(demand.key.as_ref().map(|_| "inetboot.key="))
-    {
+    if let Some(demand) = demanded {
         return Err(SourceError::NoIndex { demand, url: url.to_string() });
     }
     Ok(without_index(opened, url, others, client, wanted))

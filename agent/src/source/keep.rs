@@ -99,22 +99,16 @@ impl Kept {
     pub fn localise(&self) -> Result<Option<Localised>, SourceError> {
         let Some(keep) = &self.keep else { return Ok(None) };
         let pieces = self.mirrors.pieces();
-        let is_here = |number| keep.get(pieces, number).is_some_and(|piece| pieces.accept(number, &piece));
         let stretch = (STRETCH / pieces.usual_size()).max(1);
-        let mut number = 0;
-        while number < pieces.count() {
-            let start = number;
-            while number < pieces.count() && number - start < stretch && !is_here(number) {
-                number += 1;
-            }
-            if number > start {
-                self.mirrors.fetch(start..number, &mut |number, piece| keep.put(pieces, number, &piece))?;
-            } else {
-                number += 1;
+        for start in (0..pieces.count()).step_by(stretch as usize) {
+            let end = (start + stretch).min(pieces.count());
+            for run in keep.missing(pieces, start..end, &mut |_, _| {}) {
+                self.mirrors.fetch(run, &mut |number, piece| keep.put(pieces, number, &piece))?;
             }
         }
         self.settle();
-        let missing = (0..pieces.count()).filter(|number| !is_here(*number)).count() as u64;
+        let missing = keep.missing(pieces, 0..pieces.count(), &mut |_, _| {});
+        let missing = missing.iter().map(|run| run.end - run.start).sum();
         Ok(Some(match keep {
             Keep::Memory(_) => Localised { place: "in memory".into(), missing },
             Keep::Disk(on_disk) => {
@@ -133,19 +127,10 @@ impl Supply for Kept {
         let Some(keep) = &self.keep else { return self.mirrors.fetch(run, deliver) };
         let pieces = self.mirrors.pieces();
         // What is at hand does not wait for what is not.
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for number in run {
-            match keep.get(pieces, number).filter(|piece| pieces.accept(number, piece)) {
-                Some(piece) => {
-                    self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                    deliver(number, piece.into());
-                }
-                None => match missing.last_mut() {
-                    Some(run) if run.end == number => run.end += 1,
-                    _ => missing.push(number..number + 1),
-                },
-            }
-        }
+        let missing = keep.missing(pieces, run, &mut |number, piece| {
+            self.spared.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            deliver(number, piece.into());
+        });
         missing.into_iter().try_for_each(|run| {
             self.mirrors.fetch(run, &mut |number, piece| {
                 // First: who has read all of it may leave at once.
@@ -167,6 +152,26 @@ impl fmt::Display for Kept {
 }
 
 impl Keep {
+    /// The pieces of `run` that are not at hand; those that are, and are right, go to `at_hand`.
+    fn missing(
+        &self,
+        pieces: &Pieces,
+        run: Range<u64>,
+        at_hand: &mut dyn FnMut(u64, Vec<u8>),
+    ) -> Vec<Range<u64>> {
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for number in run {
+            match self.get(pieces, number).filter(|piece| pieces.accept(number, piece)) {
+                Some(piece) => at_hand(number, piece),
+                None => match missing.last_mut() {
+                    Some(run) if run.end == number => run.end += 1,
+                    _ => missing.push(number..number + 1),
+                },
+            }
+        }
+        missing
+    }
+
     fn get(&self, pieces: &Pieces, number: u64) -> Option<Vec<u8>> {
         match self {
             Self::Disk(on_disk) => on_disk.disk.get(&on_disk.name(pieces, number), pieces.size(number)),

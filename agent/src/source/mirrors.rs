@@ -87,6 +87,13 @@ struct State {
     condemned: Option<String>,
 }
 
+impl State {
+    /// Whether it does not rest.
+    fn is_ready(&self, now: Instant) -> bool {
+        self.rests_until.is_none_or(|until| until <= now)
+    }
+}
+
 /// The state of "nobody delivers", shared by all readers, so that it is said once.
 #[derive(Debug, Default)]
 struct Outage {
@@ -290,7 +297,7 @@ impl Mirrors {
             if state.condemned.is_some() {
                 worth -= 1e11;
             }
-            if state.rests_until.is_some_and(|until| until > now) {
+            if !state.is_ready(now) {
                 // Whoever is asked in vain has one strike more: each gets its turn.
                 worth -= 1e12 * (1.0 + state.strikes as f64);
             }
@@ -305,10 +312,7 @@ impl Mirrors {
 
     fn somebody_is_ready(&self) -> bool {
         let now = Instant::now();
-        self.list.iter().any(|mirror| {
-            let state = lock(&mirror.state);
-            state.rests_until.is_none_or(|until| until <= now)
-        })
+        self.list.iter().any(|mirror| lock(&mirror.state).is_ready(now))
     }
 
     /// Whether somebody other than place `number` would be asked next.
@@ -316,7 +320,7 @@ impl Mirrors {
         let now = Instant::now();
         self.list.iter().enumerate().any(|(other, mirror)| {
             let state = lock(&mirror.state);
-            other != number && state.condemned.is_none() && state.rests_until.is_none_or(|until| until <= now)
+            other != number && state.condemned.is_none() && state.is_ready(now)
         })
     }
 

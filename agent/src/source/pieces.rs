@@ -28,7 +28,7 @@ pub enum Algorithm {
 }
 
 /// Bytes of a leaf of [`Algorithm::Tree`].
-const LEAF: usize = 16 * 1024;
+pub(super) const LEAF: u64 = 16 * 1024;
 
 impl Algorithm {
     const ALL: [Self; 3] = [Self::Sha256, Self::Sha1, Self::Sha512_256];
@@ -63,7 +63,7 @@ impl Algorithm {
             Self::Sha1 => Sha1::digest(bytes).to_vec(),
             Self::Sha512_256 => Sha512_256::digest(bytes).to_vec(),
             Self::Tree(leaves) => {
-                let hashes = bytes.chunks(LEAF).map(|leaf| Sha256::digest(leaf).into()).collect();
+                let hashes = bytes.chunks(LEAF as usize).map(|leaf| Sha256::digest(leaf).into()).collect();
                 tree_root(hashes, [0; 32], leaves as usize).to_vec()
             }
         }
@@ -296,12 +296,12 @@ mod tests {
 
     #[test]
     fn a_tree_is_over_its_leaves_and_zeros() {
-        let leaf = |byte: u8| Sha256::digest([byte; LEAF]).to_vec();
+        let leaf = |byte: u8| Sha256::digest([byte; LEAF as usize]).to_vec();
         let pair = |left: &[u8], right: &[u8]| Sha256::digest([left, right].concat()).to_vec();
-        let three = [vec![1; LEAF], vec![2; LEAF], vec![3; LEAF]].concat();
+        let three = [vec![1; LEAF as usize], vec![2; LEAF as usize], vec![3; LEAF as usize]].concat();
         let wanted = pair(&pair(&leaf(1), &leaf(2)), &pair(&leaf(3), &[0; 32]));
         assert_eq!(Algorithm::Tree(4).digest(&three), wanted);
-        assert_eq!(Algorithm::Tree(1).digest(&[1; LEAF]), leaf(1));
+        assert_eq!(Algorithm::Tree(1).digest(&[1; LEAF as usize]), leaf(1));
     }
 
     proptest! {

@@ -64,9 +64,10 @@ pub struct Demand {
 }
 
 impl Demand {
-    /// Whether anything is demanded.
-    pub fn is_some(&self) -> bool {
-        self.pin.is_some() || self.key.is_some()
+    /// The argument that demands something, where one does.
+    pub fn argument(&self) -> Option<&'static str> {
+        let pin = self.pin.as_ref().map(|_| "inetboot.pin=");
+        pin.or(self.key.as_ref().map(|_| "inetboot.key="))
     }
 }
 

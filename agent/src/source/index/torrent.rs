@@ -2,11 +2,8 @@
 //! BEP 52), web seeds as mirrors (BEP 19). Nothing is ever asked of a tracker or a peer.
 
 use super::{Index, IndexError, Place};
-use crate::source::pieces::{Algorithm, Pieces, PiecesError, tree_root};
+use crate::source::pieces::{Algorithm, LEAF, Pieces, PiecesError, tree_root};
 use std::collections::BTreeMap;
-
-/// What a tree of version 2 has for leaves, in bytes.
-const LEAF: u64 = 16 * 1024;
 
 /// Lists in lists: torrents need four, and directories of version 2 one each.
 const DEEPEST: usize = 16;
