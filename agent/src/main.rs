@@ -4,15 +4,20 @@
 //! kernel's initrd, and ends in the distro's own init (see `serve.rs`). Which one it is follows
 //! from facts, never from a flag.
 
-use inetboot::config::{Config, OnFailure};
+use inetboot::config::{Config, OnFailure, TpmPolicy};
+use inetboot::early::device_chain;
 use inetboot::failure::Failure;
+use inetboot::measure::{Agent, Ledger};
+use inetboot::medium::Cd;
+use inetboot::memory::Memory;
 use inetboot::miniroot::handoff::Handoff;
+use inetboot::miniroot::{Luggage, Part};
 use inetboot::net::Network;
 use inetboot::net::link::Link;
 use inetboot::receipt::{Cost, Receipt};
-use inetboot::source::Image;
 use inetboot::source::mirrors::Patience;
-use inetboot::step::{Journal, Step, Timings};
+use inetboot::source::{Image, disk};
+use inetboot::step::{Journal, Step};
 use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve};
 use std::convert::Infallible;
 use std::fs::OpenOptions;
@@ -47,41 +52,44 @@ fn main() -> ExitCode {
     early::mount_all(Path::new("/"));
     console::open();
     let mut pause = RETRY_AFTER;
+    let mut ledger = Ledger::default();
     loop {
-        let Err(failure) = if serve::is_second_life() { serve::run() } else { boot() };
+        let Err(failure) = if serve::is_second_life() { serve::run() } else { boot(&mut ledger) };
         last_words(&failure, pause);
         pause = (pause * 2).min(RETRY_LONGEST);
     }
 }
 
-/// From a URL on the kernel command line to another kernel, in eight steps.
-fn boot() -> Result<Infallible, Failure> {
+/// From a URL on the kernel command line to another kernel, in eight steps. What decides what will
+/// run goes through the ledger before it is used.
+fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
     console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION")));
     let mut journal = Journal::default();
     let config = journal.step(Step::Config, || Config::parse(&kernel_arguments()))?;
     early::load_drivers();
-    let network = journal.step(Step::Network, || net::up(&config.net))?;
+    ledger.begin(config.tpm)?;
+    let agent = ledger.measure(Agent::running()?)?;
+    let config = ledger.measure(config)?;
+    let network = journal.step(Step::Network, || net::up(&config))?;
     let leased = Instant::now();
     let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE))?;
     console::say(&format!("  {}, {}", image.source(), image.trust()));
-    let medium = journal.step(Step::Medium, || medium::mount(image.source()))?;
+    let image = ledger.measure(image)?;
+    let medium = journal.step(Step::Medium, || medium::mount(&image))?;
     let plan = journal
         .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
     console::say(&format!("  {plan}"));
-    let mut so_far = journal.timings().clone();
-    let rebuilding = Instant::now();
-    let payload = journal.step(Step::Miniroot, || {
-        miniroot::rebuild(&plan, &medium, &network.link, image.disk(), image.ca(), |modules| {
-            so_far.push((Step::Miniroot, rebuilding.elapsed()));
-            handoff(&config, &network, leased, modules, &image, cost(&image, so_far))
-        })
+    let hardware = hardware(&config, &network, &image, ledger);
+    let recipe = image.recipe();
+    let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
+    let (payload, modules) = journal.step(Step::Miniroot, || {
+        miniroot::rebuild(&plan, &medium, &hardware, &luggage, Memory::now().ok())
     })?;
-    let payload = journal.step(Step::Measure, || {
-        measure::measure(payload, &mut |part, digest| console::say(&format!("  {part} sha256:{digest}")))
-    })?;
-    console::say(&format!("  {}", measure::REASON));
-    journal.step(Step::Kexec, || kexec::load(payload))?;
-    for line in receipt(&config, &image, &journal).lines() {
+    let payload = journal.step(Step::Measure, || ledger.measure(payload))?;
+    let handoff = handoff(&config, &network, leased, modules, &image, cost(&image, &journal));
+    let notes = miniroot::notes(&handoff, ledger.log()).map_err(|error| Failure::at(Step::Kexec, error))?;
+    journal.step(Step::Kexec, || kexec::load(payload, &notes))?;
+    for line in receipt(&config, &image, &journal, ledger).lines() {
         console::say(&line);
     }
     console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
@@ -91,6 +99,27 @@ fn boot() -> Result<Infallible, Failure> {
         let _ = link.down();
     }
     kexec::leave().map_err(|error| Failure::at(Step::Kexec, error))
+}
+
+/// What the target has to drive: the card that brings the image; and, where it can, the disk that
+/// keeps it and the TPM that was measured into.
+fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) -> Vec<Part> {
+    let card = Part {
+        name: format!("network card {}", network.link),
+        chain: device_chain(&network.link.sysfs()),
+        is_help: false,
+    };
+    let disk = image.disk().and_then(|disk| disk::sysfs(disk.path())).map(|sysfs| Part {
+        name: "disk with the cache".into(),
+        chain: device_chain(&sysfs),
+        is_help: true,
+    });
+    let tpm = ledger.log().map(|_| Part {
+        name: "TPM".into(),
+        chain: device_chain(Path::new(measure::SYSFS)),
+        is_help: config.tpm != TpmPolicy::Require,
+    });
+    [Some(card), disk, tpm].into_iter().flatten().collect()
 }
 
 /// What the second life will need.
@@ -107,6 +136,7 @@ fn handoff(
         proxy: config.access.proxy.as_ref().map(ToString::to_string),
         disk: image.disk().map(|disk| disk.superblock().id),
         localise: config.access.localise,
+        tpm: config.tpm,
         recipe: image.recipe(),
         mac: network.link.mac,
         lease: network.lease.clone(),
@@ -117,19 +147,24 @@ fn handoff(
     }
 }
 
-fn cost(image: &Image, timings: Timings) -> Cost {
+fn cost(image: &Image, journal: &Journal) -> Cost {
     let traffic = image.traffic();
-    Cost { timings, bytes: traffic.bytes, requests: traffic.requests, spared: image.spared() }
+    Cost {
+        timings: journal.timings().clone(),
+        bytes: traffic.bytes,
+        requests: traffic.requests,
+        spared: image.spared(),
+    }
 }
 
-fn receipt(config: &Config, image: &Image, journal: &Journal) -> Receipt {
+fn receipt(config: &Config, image: &Image, journal: &Journal, ledger: &Ledger) -> Receipt {
     Receipt {
         image: config.image.name(),
         image_bytes: image.source().len(),
         trust: image.trust().to_string(),
         mirrors: image.reports(),
-        measured: measure::WORD,
-        first: cost(image, journal.timings().clone()),
+        measured: ledger.word(),
+        first: cost(image, journal),
         second: Cost::default(),
     }
 }

@@ -57,21 +57,26 @@ impl Sealed {
     }
 }
 
-/// Reads a file from its start by an offset of its own, so that nobody else's moves.
+/// Reads a file by an offset of its own, so that nobody else's moves (`pread(2)`).
 #[derive(Debug)]
-pub struct FromStart<'a> {
+pub struct Pread<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl<'a> FromStart<'a> {
-    /// Read `file`.
+impl<'a> Pread<'a> {
+    /// Read `file` from its start.
     pub fn new(file: &'a File) -> Self {
-        Self { file, offset: 0 }
+        Self::at(file, 0)
+    }
+
+    /// Read `file` from `offset`.
+    pub fn at(file: &'a File, offset: u64) -> Self {
+        Self { file, offset }
     }
 }
 
-impl Read for FromStart<'_> {
+impl Read for Pread<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.file.read_at(buffer, self.offset)?;
         self.offset += length as u64;

@@ -39,7 +39,7 @@ pub struct Receipt {
     /// What can be said about its being genuine.
     pub trust: String,
     /// What can be said about its having been measured.
-    pub measured: &'static str,
+    pub measured: String,
     /// What each place that has the image did in this life.
     pub mirrors: Vec<Report>,
     /// The first life.
@@ -102,7 +102,7 @@ impl Receipt {
             quote(&self.image),
             self.image_bytes,
             quote(&self.trust),
-            quote(self.measured),
+            quote(&self.measured),
             self.bytes(),
             self.first.requests + self.second.requests,
             self.share(),
@@ -169,7 +169,7 @@ mod tests {
             image_bytes: 176_000_000,
             trust: "unverified".into(),
             mirrors: Vec::new(),
-            measured: "not measured",
+            measured: "not measured".into(),
             first,
             second: Cost::default(),
         }

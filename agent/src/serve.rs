@@ -15,7 +15,9 @@ use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
 use crate::lease::Lease;
-use crate::measure;
+use crate::measure::Ledger;
+use crate::measure::eventlog::{EventLog, LogError};
+use crate::measure::evidence::{Evidence, Statement, of_serving};
 use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
 use crate::net::{self, Network, clock, renew};
@@ -68,6 +70,9 @@ pub enum ServeError {
     /// It makes no sense.
     #[error("{} is not understood", handoff::PATH)]
     Handoff(#[source] HandoffError),
+    /// The event log makes no sense.
+    #[error("{} is not understood", handoff::EVENTLOG_PATH)]
+    Log(#[source] LogError),
     /// Its address cannot be used.
     #[error("{} names no usable address: {why}", handoff::PATH)]
     Url {
@@ -100,7 +105,7 @@ pub enum ServeError {
 impl Explain for ServeError {
     fn hint(&self) -> String {
         match self {
-            Self::Unreadable(_) | Self::Handoff(_) | Self::Url { .. } => {
+            Self::Unreadable(_) | Self::Handoff(_) | Self::Log(_) | Self::Url { .. } => {
                 "Boot again: the overlay was not made by this version of InetBoot".into()
             }
             Self::Start(_) | Self::Root(_) => "Check the machine's memory".into(),
@@ -109,6 +114,12 @@ impl Explain for ServeError {
             Self::Medium(error) => error.hint(),
             Self::Init(_) => "Check the image: its initrd has no init".into(),
         }
+    }
+}
+
+impl Evidence for Handoff {
+    fn statements(&self) -> io::Result<Vec<Statement>> {
+        Ok(vec![of_serving(&self.recipe)])
     }
 }
 
@@ -182,15 +193,16 @@ fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
 /// The server: from the handoff to a block device, then for the life of the machine.
 pub fn server() -> Result<Infallible, Failure> {
     let mut journal = Journal::default();
-    let handoff = journal.step(Step::Config, || {
-        let handoff = read_handoff()?;
-        settle_down()?;
-        Ok::<_, ServeError>(handoff)
-    })?;
+    let handoff = journal.step(Step::Config, read_handoff)?;
+    let mut ledger = resume_ledger(&handoff)?;
+    let handoff = ledger.measure(handoff)?;
+    keep_ledger(&ledger);
+    settle_down().map_err(|error| Failure::at(Step::Config, error))?;
     clock::raise_to_floor(handoff.written);
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
     let network =
         journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
+    let handoff = handoff.into_inner();
     let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
     let image =
         journal.step(Step::Source, || Image::again(handoff.recipe.clone(), &access, Patience::Endless))?;
@@ -205,12 +217,13 @@ pub fn server() -> Result<Infallible, Failure> {
         Ok((file, device))
     })?;
 
+    ledger.close()?;
     let mut receipt = Receipt {
         image: handoff.url,
         image_bytes: handoff.recipe.length,
         trust: handoff.recipe.trust.to_string(),
         mirrors: Vec::new(),
-        measured: measure::WORD,
+        measured: ledger.word(),
         first: with_kexec(handoff.first, since_handoff),
         second: Cost { timings: journal.timings().clone(), ..Cost::default() },
     };
@@ -221,7 +234,23 @@ pub fn server() -> Result<Infallible, Failure> {
     if access.localise {
         localise(&image);
     }
-    keep_receipt(receipt, &image)
+    keep_notes(receipt, &image, ledger.into_log())
+}
+
+/// The record that the first life began, and handed on in the notes.
+fn resume_ledger(handoff: &Handoff) -> Result<Ledger, Failure> {
+    let Ok(bytes) = fs::read(handoff::EVENTLOG_PATH) else { return Ok(Ledger::default()) };
+    let log = EventLog::decode(&bytes).map_err(|error| Failure::at(Step::Config, ServeError::Log(error)))?;
+    Ok(Ledger::resume(handoff.tpm, log)?)
+}
+
+/// A further attempt goes on where this one ends.
+fn keep_ledger(ledger: &Ledger) {
+    if let Some(log) = ledger.log()
+        && let Err(error) = fs::write(handoff::EVENTLOG_PATH, log.encode())
+    {
+        console::say(&format!("  the event log cannot be kept: {error}"));
+    }
 }
 
 /// Make this process one that can stay: see the module's head.
@@ -275,8 +304,8 @@ fn hand_over() {
     }
 }
 
-/// What the first life could not know when it wrote the handoff: how long it then took to
-/// measure, load and start this kernel.
+/// What the first life could not know when it wrote the handoff: how long it then took to load and
+/// start this kernel.
 fn with_kexec(mut first: Cost, since_handoff: Duration) -> Cost {
     first.timings.push((Step::Kexec, since_handoff));
     first
@@ -305,15 +334,20 @@ fn localise(image: &Image) {
     }
 }
 
-/// Keep the receipt and the profile in the target's `/run/inetboot` up to date, for ever. Other
-/// threads serve the image; this one may wait for the disk like anybody else.
-fn keep_receipt(mut receipt: Receipt, image: &Image) -> ! {
+/// Keep the receipt, the profile and the event log in the target's `/run/inetboot` up to date, for
+/// ever. Other threads serve the image; this one may wait for the disk like anybody else.
+fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>) -> ! {
     let (mut json, mut profile) = (Note::new("receipt.json"), Note::new("profile"));
+    let (mut events, mut readable) = (Note::new("eventlog"), Note::new("eventlog.txt"));
     loop {
         update(&mut receipt, image);
         json.keep(receipt.json());
         if let Some(read) = image.profile() {
             profile.keep(read.encode());
+        }
+        if let Some(log) = &log {
+            events.keep(log.encode());
+            readable.keep(log.to_string());
         }
         std::thread::sleep(RECEIPT_EVERY);
     }
@@ -322,28 +356,29 @@ fn keep_receipt(mut receipt: Receipt, image: &Image) -> ! {
 /// A small file in the target's `/run/inetboot`.
 struct Note {
     name: &'static str,
-    written: String,
+    written: Vec<u8>,
 }
 
 impl Note {
     fn new(name: &'static str) -> Self {
-        Self { name, written: String::new() }
+        Self { name, written: Vec::new() }
     }
 
-    fn keep(&mut self, text: String) {
+    fn keep(&mut self, contents: impl Into<Vec<u8>>) {
+        let contents = contents.into();
         // The target's root is seen from here through process 1.
         let run = Path::new("/proc/1/root/run");
         let dir = run.join("inetboot");
         let path = dir.join(self.name);
-        if (text == self.written && path.exists()) || !is_tmpfs(run) {
+        if (contents == self.written && path.exists()) || !is_tmpfs(run) {
             return;
         }
         let new = dir.join(format!(".{}", self.name));
         let done = fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(&new, &text))
+            .and_then(|()| fs::write(&new, &contents))
             .and_then(|()| fs::rename(&new, &path));
         if done.is_ok() {
-            self.written = text;
+            self.written = contents;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 42] = [
+const LAYERS: [(&str, u8); 47] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -23,6 +23,11 @@ const LAYERS: [(&str, u8); 42] = [
     ("early", 2),
     ("kexec", 2),
     ("measure", 2),
+    ("measure::bank", 1),
+    ("measure::eventlog", 1),
+    ("measure::evidence", 1),
+    ("measure::tpm12", 1),
+    ("measure::tpm2", 1),
     ("net", 2),
     ("net::datagram", 1),
     ("net::dhcp", 1),

@@ -26,8 +26,43 @@ pub struct Config {
     pub net: NetConfig,
     /// How to reach web servers.
     pub access: Access,
+    /// `inetboot.tpm=`
+    pub tpm: TpmPolicy,
+    /// The words that all of this was understood from, unchanged and in order.
+    pub understood: Vec<String>,
     /// Words for the target's kernel, unchanged and in order.
     pub pass_on: Vec<String>,
+}
+
+/// What a boot without a TPM is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TpmPolicy {
+    /// Nothing.
+    Require,
+    /// As much as one with it; but which it was is said.
+    #[default]
+    Try,
+    /// The TPM is left alone.
+    Off,
+}
+
+impl TpmPolicy {
+    const ALL: [(Self, &str); 3] = [(Self::Require, "require"), (Self::Try, "try"), (Self::Off, "off")];
+}
+
+impl fmt::Display for TpmPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, name) = Self::ALL[*self as usize];
+        f.write_str(name)
+    }
+}
+
+impl FromStr for TpmPolicy {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(policy, _)| *policy).ok_or(())
+    }
 }
 
 /// Which image, and what is demanded of it.
@@ -309,7 +344,7 @@ impl Explain for ConfigError {
 
 /// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
 /// for the target.
-const OURS: [&str; 8] = [
+const OURS: [&str; 9] = [
     "inetboot.ca",
     "inetboot.cache",
     "inetboot.index",
@@ -318,6 +353,7 @@ const OURS: [&str; 8] = [
     "inetboot.onfail",
     "inetboot.pin",
     "inetboot.profile",
+    "inetboot.tpm",
 ];
 
 /// Words that a boot loader adds for the kernel it starts, of no use to the next one.
@@ -347,8 +383,10 @@ struct Draft {
     net: NetConfig,
     bootif: Option<[u8; 6]>,
     access: Access,
+    tpm: TpmPolicy,
     on_failure: Option<String>,
     panic: Option<u64>,
+    understood: Vec<String>,
     pass_on: Vec<String>,
 }
 
@@ -407,15 +445,22 @@ impl Draft {
                     }
                 }
             }
+            "inetboot.tpm" => {
+                self.tpm = parse_value("inetboot.tpm", &value, "require, try or off is wanted")?;
+            }
             // The second life looks for it too.
             "inetboot.onfail" => {
                 self.on_failure = Some(value);
                 self.pass_on.push(word.raw.clone());
             }
             key if key.starts_with("inetboot.") => return Err(unknown(key)),
-            key if LOADER_WORDS.contains(&key) => {}
-            _ => self.pass_on.push(word.raw.clone()),
+            key if LOADER_WORDS.contains(&key) => return Ok(()),
+            _ => {
+                self.pass_on.push(word.raw.clone());
+                return Ok(());
+            }
         }
+        self.understood.push(word.raw.clone());
         Ok(())
     }
 
@@ -478,7 +523,15 @@ impl Draft {
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
-        Ok(Config { image, family: self.family, net: self.net, access: self.access, pass_on: self.pass_on })
+        Ok(Config {
+            image,
+            family: self.family,
+            net: self.net,
+            access: self.access,
+            tpm: self.tpm,
+            understood: self.understood,
+            pass_on: self.pass_on,
+        })
     }
 
     fn on_failure(&self) -> Result<OnFailure, ConfigError> {

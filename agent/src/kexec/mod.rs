@@ -1,13 +1,16 @@
 //! Step 8: load the next kernel, then leave.
 
 use crate::failure::Explain;
-use crate::measure::{Measured, Parts};
-use crate::memory::{FromStart, Sealed};
+use crate::measure::Measured;
+use crate::measure::evidence::{Evidence, Statement, What};
+use crate::memory::{Pread, Sealed};
 use crate::sys::kexec::file_load;
 use rustix::system::{RebootCommand, reboot};
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 /// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
@@ -16,19 +19,39 @@ pub const CMDLINE_MAX: usize = 2048;
 /// A kernel and what it starts with.
 #[derive(Debug)]
 pub struct Payload {
-    /// The target's kernel, as it was on the medium.
+    /// Where the target's kernel is on the medium.
+    pub path: String,
+    /// The target's kernel.
     pub kernel: Sealed,
-    /// Its initrd with our overlay.
-    pub initrd: Sealed,
-    /// Its command line.
+    /// Its initrds with our overlay, one after the other.
+    pub initrd: File,
+    /// What of `initrd` decides what will run: all of it but padding and the archives' own headers.
+    pub parts: Vec<Part>,
+    /// The target's command line.
     pub cmdline: CString,
 }
 
-impl Parts for Payload {
-    fn parts(&self, visit: &mut dyn FnMut(&'static str, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
-        visit("kernel", &mut FromStart::new(self.kernel.file()))?;
-        visit("initrd", &mut FromStart::new(self.initrd.file()))?;
-        visit("command line", &mut self.cmdline.as_bytes())
+/// A part of an initrd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is.
+    pub what: What,
+    /// Its path, on the medium or in the overlay.
+    pub path: String,
+    /// Where it lies.
+    pub range: Range<u64>,
+}
+
+impl Evidence for Payload {
+    fn statements(&self) -> io::Result<Vec<Statement>> {
+        let kernel = &mut Pread::new(self.kernel.file());
+        let mut statements = vec![Statement::bytes(What::Kernel, &self.path, kernel)?];
+        for Part { what, path, range } in &self.parts {
+            let part = &mut Pread::at(&self.initrd, range.start).take(range.end - range.start);
+            statements.push(Statement::bytes(*what, path, part)?);
+        }
+        statements.push(Statement::words(What::Target, self.cmdline.to_string_lossy()));
+        Ok(statements)
     }
 }
 
@@ -93,10 +116,13 @@ impl Explain for KexecError {
     }
 }
 
-/// Place the measured payload in memory. Undone by nothing but a reboot or another load.
-pub fn load(payload: Measured<Payload>) -> Result<(), KexecError> {
-    let payload = payload.into_inner();
-    file_load(payload.kernel.file().as_fd(), payload.initrd.file().as_fd(), &payload.cmdline)?;
+/// Place the measured payload in memory. Undone by nothing but a reboot or another load. `notes` is
+/// a last segment of the initrd, for the second life's eyes: about this boot, and not measured.
+pub fn load(payload: Measured<Payload>, notes: &[u8]) -> Result<(), KexecError> {
+    let Payload { kernel, mut initrd, cmdline, .. } = payload.into_inner();
+    initrd.seek(SeekFrom::End(0)).and_then(|_| initrd.write_all(notes)).map_err(KexecError::Memory)?;
+    let initrd = Sealed::new(initrd).map_err(KexecError::Memory)?;
+    file_load(kernel.file().as_fd(), initrd.file().as_fd(), &cmdline)?;
     Ok(())
 }
 

@@ -1,20 +1,48 @@
-//! Step 7: nothing is started that was not digested first.
+//! Step 7, and what comes before it: nothing is used that was not measured first.
 //!
-//! [`Measured`] can only be made here, and [`crate::kexec::load`] takes nothing else. The TPM is
-//! not extended yet: until then the honest word for every boot is [`WORD`].
+//! The [`Ledger`] takes everything that decides what runs, says what it is ([`evidence`]: the event
+//! table), extends the TPM by it ([`chip`]), writes it into the event log ([`eventlog`]), and only
+//! then gives it back as [`Measured`], which is what the steps of the boot ask for:
+//!
+//! ```
+//! use inetboot::kexec::{self, Payload};
+//! use inetboot::measure::Measured;
+//! fn start(payload: Measured<Payload>) {
+//!     let _ = kexec::load(payload, &[]);
+//! }
+//! ```
+//!
+//! What was not measured does not compile:
+//!
+//! ```compile_fail
+//! use inetboot::kexec::{self, Payload};
+//! fn start(payload: Payload) {
+//!     let _ = kexec::load(payload, &[]);
+//! }
+//! ```
 
-use crate::failure::Explain;
-use sha2::{Digest, Sha256};
-use std::fmt;
-use std::io::{self, Read};
+pub mod bank;
+pub mod chip;
+pub mod eventlog;
+pub mod evidence;
+mod firmware;
+pub mod tpm12;
+pub mod tpm2;
 
-/// What can be said about this boot's being measured.
-pub const WORD: &str = "not measured";
+use crate::config::TpmPolicy;
+use crate::console;
+use crate::failure::{Explain, Failure, chain};
+use crate::source::Image;
+use crate::step::Step;
+use bank::{Bank, names};
+use chip::{Chip, ChipError};
+use eventlog::{EventLog, initial};
+use evidence::{BYTES, Evidence, Statement, WORDS, What, of_ledger};
+use std::fs;
+use std::io;
+use std::ops::Deref;
 
-/// Why: shown on the console.
-pub const REASON: &str = "no TPM is used by this release: digests are shown, not measured";
-
-/// Something whose digest was taken and recorded before it is used.
+/// Something that was measured before it is used. Only [`Ledger::measure`] makes it.
 #[derive(Debug)]
 pub struct Measured<T>(T);
 
@@ -25,98 +53,388 @@ impl<T> Measured<T> {
     }
 }
 
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Sha256Digest([u8; 32]);
+impl<T> Deref for Measured<T> {
+    type Target = T;
 
-impl fmt::Display for Sha256Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 
-impl fmt::Debug for Sha256Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What runs, in parts that have names.
-pub trait Parts {
-    /// Show every part that will run or decide what runs: its name and its bytes.
-    fn parts(&self, visit: &mut dyn FnMut(&'static str, &mut dyn Read) -> io::Result<()>) -> io::Result<()>;
-}
-
-/// A part could not be digested.
+/// Why something could not be measured.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot digest the {part}")]
-pub struct MeasureError {
-    part: &'static str,
-    #[source]
-    error: io::Error,
+pub enum MeasureError {
+    /// Its bytes cannot be read.
+    #[error("cannot digest what is to be measured")]
+    Digest(#[source] io::Error),
+    /// The TPM is of no use, and `inetboot.tpm=require`.
+    #[error("inetboot.tpm=require, and {0}")]
+    Required(String),
 }
 
 impl Explain for MeasureError {
     fn hint(&self) -> String {
-        "Check the machine's memory".into()
-    }
-}
-
-/// Digest every part of `thing`, and record each with `record`.
-pub fn measure<T: Parts>(
-    thing: T,
-    record: &mut dyn FnMut(&'static str, Sha256Digest),
-) -> Result<Measured<T>, MeasureError> {
-    let mut current = "payload";
-    let outcome = thing.parts(&mut |name, bytes| {
-        current = name;
-        record(name, digest(bytes)?);
-        Ok(())
-    });
-    match outcome {
-        Ok(()) => Ok(Measured(thing)),
-        Err(error) => Err(MeasureError { part: current, error }),
-    }
-}
-
-fn digest(bytes: &mut dyn Read) -> io::Result<Sha256Digest> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match bytes.read(&mut buffer)? {
-            0 => return Ok(Sha256Digest(hasher.finalize().into())),
-            length => hasher.update(&buffer[..length]),
+        match self {
+            Self::Digest(_) => "Check the machine's memory".into(),
+            Self::Required(_) => {
+                "Switch the TPM on in the machine's set-up, or boot with inetboot.tpm=try".into()
+            }
         }
     }
+}
+
+impl From<MeasureError> for Failure {
+    fn from(error: MeasureError) -> Self {
+        Self::at(Step::Measure, error)
+    }
+}
+
+/// This program.
+#[derive(Debug)]
+pub struct Agent(Vec<u8>);
+
+impl Agent {
+    /// The program that is running.
+    pub fn running() -> Result<Self, MeasureError> {
+        fs::read("/proc/self/exe").map(Self).map_err(MeasureError::Digest)
+    }
+
+    /// The program in `bytes`.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Evidence for Agent {
+    fn statements(&self) -> io::Result<Vec<Statement>> {
+        Ok(vec![Statement::bytes(What::Agent, env!("CARGO_PKG_VERSION"), &mut self.bytes())?])
+    }
+}
+
+impl Evidence for Image {
+    fn statements(&self) -> io::Result<Vec<Statement>> {
+        evidence::of_recipe(&self.recipe())
+    }
+}
+
+/// Where the kernel shows the TPM.
+pub const SYSFS: &str = "/sys/class/tpm/tpm0";
+
+/// What can be said about this boot's being measured, on the screen and in the receipt.
+pub const NOT_MEASURED: &str = "not measured";
+
+#[derive(Debug)]
+enum State {
+    /// Into this TPM, into these banks.
+    Measuring(Chip, Vec<Bank>),
+    /// Nowhere; why was said.
+    Not,
+}
+
+/// The record of measurements.
+#[derive(Debug)]
+pub struct Ledger {
+    policy: TpmPolicy,
+    state: State,
+    log: EventLog,
+    /// What was said in this attempt at the boot or, behind `place`, in the one before.
+    trail: Vec<Statement>,
+    place: usize,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            policy: TpmPolicy::Off,
+            state: State::Not,
+            log: EventLog::classic(),
+            trail: Vec::new(),
+            place: 0,
+        }
+    }
+}
+
+impl Ledger {
+    /// Begin a boot's record; or, where an attempt at it came before, go over it again: what that
+    /// one said already is not extended twice.
+    pub fn begin(&mut self, policy: TpmPolicy) -> Result<(), MeasureError> {
+        self.begin_with(policy, open, firmware::log)
+    }
+
+    fn begin_with(
+        &mut self,
+        policy: TpmPolicy,
+        open: impl FnOnce() -> Result<(Chip, Vec<Bank>), ChipError>,
+        before: impl FnOnce() -> Option<EventLog>,
+    ) -> Result<(), MeasureError> {
+        self.place = 0;
+        self.policy = policy;
+        if matches!(self.state, State::Measuring(..)) {
+            return Ok(());
+        }
+        if policy == TpmPolicy::Off {
+            return self.give_up("inetboot.tpm=off".into());
+        }
+        if !self.trail.is_empty() {
+            return self.give_up("the TPM failed in an earlier attempt".into());
+        }
+        let (chip, banks) = match open() {
+            Err(error) => return self.give_up(chain(&error)),
+            Ok(opened) => opened,
+        };
+        self.log = before().unwrap_or_else(|| new_log(&chip, &banks));
+        console::say(&format!("  measuring into the {}", said_of(&chip, &banks)));
+        self.state = State::Measuring(chip, banks);
+        match self.unaccounted() {
+            Ok(None) => {}
+            Ok(Some(what)) => {
+                console::say(&format!("  the event log begins too late: it does not account for {what}"));
+            }
+            Err(error) => return self.give_up(chain(&error)),
+        }
+        Ok(())
+    }
+
+    /// Go on with the record that the first life began, whose log is `log`.
+    pub fn resume(policy: TpmPolicy, log: EventLog) -> Result<Self, MeasureError> {
+        let said: Vec<Statement> = log.events().iter().filter_map(Statement::of_event).collect();
+        let first_life =
+            said.iter().rposition(|statement| statement.what <= What::Target).map_or(0, |last| last + 1);
+        let trail = said.into_iter().skip(first_life).collect();
+        let mut ledger = Self { policy, log, trail, ..Self::default() };
+        match open() {
+            Err(error) => ledger.give_up(chain(&error))?,
+            Ok((chip, banks)) => ledger.state = State::Measuring(chip, banks),
+        }
+        Ok(ledger)
+    }
+
+    /// Measure `thing`, before it is used.
+    pub fn measure<T: Evidence>(&mut self, thing: T) -> Result<Measured<T>, MeasureError> {
+        for statement in thing.statements().map_err(MeasureError::Digest)? {
+            if statement.row().pcr == BYTES {
+                console::say(&format!("  {}: {}", statement.row().word, statement.says));
+            }
+            self.state(statement)?;
+        }
+        Ok(Measured(thing))
+    }
+
+    fn state(&mut self, statement: Statement) -> Result<(), MeasureError> {
+        let is_known = self.trail.get(self.place) == Some(&statement);
+        if !is_known {
+            self.trail.truncate(self.place);
+            self.extend(&statement)?;
+            self.trail.push(statement);
+        }
+        self.place += 1;
+        Ok(())
+    }
+
+    fn extend(&mut self, statement: &Statement) -> Result<(), MeasureError> {
+        let State::Measuring(chip, banks) = &self.state else { return Ok(()) };
+        if let Err(error) = chip.extend(statement.row().pcr, &statement.digests(banks)) {
+            return self.give_up(chain(&error));
+        }
+        self.log.push(statement.event(&self.log.banks()));
+        Ok(())
+    }
+
+    /// Nothing is measured from here on: said, or the end of this boot.
+    fn give_up(&mut self, why: String) -> Result<(), MeasureError> {
+        self.state = State::Not;
+        if self.policy == TpmPolicy::Require {
+            return Err(MeasureError::Required(why));
+        }
+        console::say(&format!("  {NOT_MEASURED}: {why}"));
+        Ok(())
+    }
+
+    /// Say, last of all, whether this log accounts for what the TPM's PCRs hold.
+    pub fn close(&mut self) -> Result<(), MeasureError> {
+        if !matches!(self.state, State::Measuring(..)) {
+            return Ok(());
+        }
+        match self.unaccounted() {
+            Ok(what) => self.state(of_ledger(what.as_deref())),
+            Err(error) => self.give_up(chain(&error)),
+        }
+    }
+
+    /// Which of our PCRs holds something else than the log says, if any.
+    fn unaccounted(&self) -> Result<Option<String>, ChipError> {
+        let State::Measuring(chip, banks) = &self.state else { return Ok(None) };
+        let logged = self.log.banks();
+        for bank in banks.iter().filter(|bank| logged.contains(bank)) {
+            let replayed = self.log.replay(*bank);
+            for pcr in [WORDS, BYTES] {
+                let holds = chip.read(pcr, *bank)?;
+                if replayed.get(&pcr).cloned().unwrap_or_else(|| initial(*bank, pcr)) != holds {
+                    return Ok(Some(format!("PCR {pcr} of bank {}", bank.name())));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What can be said about this boot's being measured.
+    pub fn word(&self) -> String {
+        match &self.state {
+            State::Measuring(chip, banks) => format!("measured into the {}", said_of(chip, banks)),
+            State::Not => NOT_MEASURED.into(),
+        }
+    }
+
+    /// The event log; none where nothing was measured.
+    pub fn log(&self) -> Option<&EventLog> {
+        matches!(self.state, State::Measuring(..)).then_some(&self.log)
+    }
+
+    /// The event log, and the TPM is let go.
+    pub fn into_log(self) -> Option<EventLog> {
+        matches!(self.state, State::Measuring(..)).then_some(self.log)
+    }
+}
+
+fn open() -> Result<(Chip, Vec<Bank>), ChipError> {
+    let chip = Chip::open()?;
+    let banks = chip.banks()?;
+    Ok((chip, banks))
+}
+
+fn new_log(chip: &Chip, banks: &[Bank]) -> EventLog {
+    match chip.version() {
+        chip::Version::V12 => EventLog::classic(),
+        chip::Version::V20 => EventLog::agile(banks),
+    }
+}
+
+/// `TPM 2.0 (sha1, sha256)`
+fn said_of(chip: &Chip, banks: &[Bank]) -> String {
+    format!("{} ({})", chip.version().name(), names(banks))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chip::Version;
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex};
 
-    struct Two;
+    /// Extends are counted, and from one on they fail.
+    struct Fake {
+        extends: Arc<Mutex<usize>>,
+        good: usize,
+    }
 
-    impl Parts for Two {
-        fn parts(
-            &self,
-            visit: &mut dyn FnMut(&'static str, &mut dyn Read) -> io::Result<()>,
-        ) -> io::Result<()> {
-            visit("kernel", &mut &b"abc"[..])?;
-            visit("command line", &mut &b""[..])
+    impl Fake {
+        fn new(good: usize) -> Self {
+            Self { extends: Arc::default(), good }
+        }
+
+        /// A TPM 1.2: its two commands need no codec here.
+        fn open(&self) -> Result<(Chip, Vec<Bank>), ChipError> {
+            let (extends, good) = (Arc::clone(&self.extends), self.good);
+            let mut pcrs = HashMap::new();
+            let answer = move |command: &[u8]| {
+                let value = pcrs.entry(command[13]).or_insert_with(|| vec![0; 20]);
+                let mut result = 0;
+                if command[9] == 0x14 {
+                    let mut extends = extends.lock().unwrap();
+                    *extends += 1;
+                    *value = Bank::Sha1.extend(value, &command[14..]);
+                    result = u8::from(*extends > good);
+                }
+                Some([&[0, 0xc4, 0, 0, 0, 30, 0, 0, 0, result][..], value].concat())
+            };
+            Ok((chip::tests::fake(Version::V12, answer), vec![Bank::Sha1]))
+        }
+
+        fn begin(&self, ledger: &mut Ledger, policy: TpmPolicy) -> Result<(), MeasureError> {
+            ledger.begin_with(policy, || self.open(), || None)
         }
     }
 
+    #[derive(Debug)]
+    struct Words(&'static [&'static str]);
+
+    impl Evidence for Words {
+        fn statements(&self) -> io::Result<Vec<Statement>> {
+            Ok(self.0.iter().map(|says| Statement::words(What::Arguments, *says)).collect())
+        }
+    }
+
+    fn said(ledger: &Ledger) -> Vec<String> {
+        let said = |event| Statement::of_event(event).map(|statement| statement.says);
+        ledger.log().unwrap().events().iter().filter_map(said).collect()
+    }
+
     #[test]
-    fn every_part_is_recorded_before_it_can_be_used() {
-        let mut record = Vec::new();
-        measure(Two, &mut |name, digest| record.push(format!("{name} {digest}"))).unwrap();
-        // FIPS 180-2, appendix B.1, and the empty message.
-        assert_eq!(
-            record,
-            [
-                "kernel ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-                "command line e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-            ]
-        );
+    fn what_is_measured_is_extended_and_logged_in_order() {
+        let (fake, mut ledger) = (Fake::new(9), Ledger::default());
+        fake.begin(&mut ledger, TpmPolicy::Require).unwrap();
+        ledger.measure(Words(&["a", "b"])).unwrap();
+        ledger.close().unwrap();
+        assert_eq!(said(&ledger), ["a", "b", "accounts for PCR 8 and 9"]);
+        assert_eq!(*fake.extends.lock().unwrap(), 3);
+        assert_eq!(ledger.word(), "measured into the TPM 1.2 (sha1)");
+    }
+
+    #[test]
+    fn a_further_attempt_says_only_what_is_new() {
+        let (fake, mut ledger) = (Fake::new(99), Ledger::default());
+        for words in [&["a", "b"][..], &["a", "b", "c"], &["a"], &["a", "x"], &["a", "b"]] {
+            fake.begin(&mut ledger, TpmPolicy::Try).unwrap();
+            ledger.measure(Words(words)).unwrap();
+        }
+        assert_eq!(said(&ledger), ["a", "b", "c", "x", "b"]);
+        ledger.close().unwrap();
+        assert_eq!(said(&ledger).last().unwrap(), "accounts for PCR 8 and 9");
+    }
+
+    #[test]
+    fn a_tpm_that_fails_ends_the_boot_only_where_it_is_required() {
+        let mut ledger = Ledger::default();
+        Fake::new(1).begin(&mut ledger, TpmPolicy::Require).unwrap();
+        let error = ledger.measure(Words(&["a", "b"])).unwrap_err().to_string();
+        assert!(error.contains("inetboot.tpm=require, and cannot extend PCR 8"), "{error}");
+        // What it extended is in no log that could go on.
+        let again = Fake::new(9).begin(&mut ledger, TpmPolicy::Require).unwrap_err().to_string();
+        assert!(again.contains("in an earlier attempt"), "{again}");
+
+        let mut ledger = Ledger::default();
+        Fake::new(1).begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a", "b"])).unwrap();
+        assert_eq!(ledger.word(), NOT_MEASURED);
+        assert!(ledger.log().is_none());
+    }
+
+    #[test]
+    fn without_a_tpm_or_with_one_left_alone_nothing_is_logged() {
+        for policy in [TpmPolicy::Try, TpmPolicy::Off] {
+            let mut ledger = Ledger::default();
+            ledger.begin_with(policy, || Err(ChipError::Missing), || None).unwrap();
+            ledger.measure(Words(&["a"])).unwrap();
+            ledger.close().unwrap();
+            assert!(ledger.log().is_none() && ledger.into_log().is_none());
+        }
+        let begun = Ledger::default().begin_with(TpmPolicy::Require, || Err(ChipError::Missing), || None);
+        assert!(begun.unwrap_err().to_string().contains("shows no TPM"));
+    }
+
+    #[test]
+    fn a_log_that_begins_too_late_is_told() {
+        let (fake, mut ledger) = (Fake::new(9), Ledger::default());
+        fake.begin(&mut ledger, TpmPolicy::Try).unwrap();
+        let State::Measuring(chip, _) = &ledger.state else { panic!() };
+        chip.extend(BYTES, &[(Bank::Sha1, vec![1; 20])]).unwrap();
+        ledger.measure(Words(&["a"])).unwrap();
+        ledger.close().unwrap();
+        assert_eq!(said(&ledger), ["a", "does not account for PCR 9 of bank sha1"]);
     }
 }

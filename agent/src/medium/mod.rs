@@ -5,14 +5,15 @@ pub mod loopdev;
 
 use crate::early;
 use crate::failure::Explain;
-use crate::source::Source;
+use crate::measure::Measured;
 use crate::source::fault::SourceError;
+use crate::source::{Image, Source};
 use fuse::FuseMount;
 use loopdev::{LoopDevice, Mounted};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where the first life keeps its mounts.
@@ -28,6 +29,30 @@ pub struct Medium {
     cd: Mounted,
     _file: FuseMount,
     source: Arc<dyn Source>,
+}
+
+/// The files of a CD, as a directory.
+pub trait Cd {
+    /// The directory.
+    fn dir(&self) -> &Path;
+
+    /// The files of the squashfs at `path` of the CD: the target's root, to take modules from.
+    fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError>;
+
+    /// What the source says about an I/O error that the kernel reported for a file.
+    fn trouble(&self) -> String;
+}
+
+/// A file system whose files can be read.
+pub trait Root {
+    /// The contents of the file at `path`, which is relative to the root.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+}
+
+impl Root for Mounted {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(self.dir().join(path))
+    }
 }
 
 /// Why an image is no medium.
@@ -79,8 +104,9 @@ impl Explain for MediumError {
     }
 }
 
-/// Mount the image's CD.
-pub fn mount(source: &Arc<dyn Source>) -> Result<Medium, MediumError> {
+/// Mount the CD of an image, which was measured as far as it can be before it is read.
+pub fn mount(image: &Measured<Image>) -> Result<Medium, MediumError> {
+    let source = image.source();
     check_iso(&**source)?;
     for module in ["fuse", "loop", "isofs"] {
         early::load_module(module);
@@ -106,32 +132,27 @@ pub fn attach(source: &Arc<dyn Source>, dir: &Path) -> Result<(FuseMount, LoopDe
     Ok((file, device))
 }
 
-impl Medium {
-    /// The CD's directory.
-    pub fn dir(&self) -> &Path {
+impl Cd for Medium {
+    fn dir(&self) -> &Path {
         self.cd.dir()
     }
 
-    /// Mount the squashfs at `path` of the CD: the target's root, to take modules from.
-    pub fn mount_root(&self, path: &Path) -> Result<Mounted, MediumError> {
+    fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
         early::load_module("squashfs");
         let device = LoopDevice::attach(&self.dir().join(path), false).map_err(MediumError::Loop)?;
         let dir = Path::new(RUN).join("root");
-        Mounted::mount(device, "squashfs", &dir).map_err(|error| MediumError::Mount {
-            what: format!("{} of the image", path.display()),
-            trouble: trouble(&*self.source),
-            error,
-        })
+        match Mounted::mount(device, "squashfs", &dir) {
+            Ok(mounted) => Ok(Box::new(mounted)),
+            Err(error) => Err(MediumError::Mount {
+                what: format!("{} of the image", path.display()),
+                trouble: self.trouble(),
+                error,
+            }),
+        }
     }
 
-    /// What the source says about an I/O error that the kernel reported for a file of the CD.
-    pub fn trouble(&self) -> String {
+    fn trouble(&self) -> String {
         trouble(&*self.source)
-    }
-
-    /// Where a file of the CD is mounted.
-    pub fn path(&self, path: &Path) -> PathBuf {
-        self.dir().join(path)
     }
 }
 

@@ -1,10 +1,11 @@
-//! What the first life tells the second: a small text file in the overlay, so that it is digested
-//! with it. Pure, both sides.
+//! What the first life tells the second: a small text file beside the overlay. It is about one boot,
+//! and therefore not measured; what of it decides what is served is measured by itself. Pure, both
+//! sides.
 //!
 //! One `key value` a line, after a line with the format's version. Keys that repeat keep their
 //! order. Everything is written by us and read by the same binary, so an unknown key is an error.
 
-use crate::config::{mac_text, parse_mac};
+use crate::config::{TpmPolicy, mac_text, parse_mac};
 use crate::lease::{Grant, Lease, Route};
 use crate::receipt::Cost;
 use crate::source::disk::layout::Id;
@@ -35,6 +36,9 @@ pub const INDEX_PATH: &str = "/inetboot.d/index";
 /// Where its profile lies, if there is one.
 pub const PROFILE_PATH: &str = "/inetboot.d/profile";
 
+/// Where the event log lies, if anything was measured.
+pub const EVENTLOG_PATH: &str = "/inetboot.d/eventlog";
+
 /// Everything the second life needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {
@@ -46,6 +50,8 @@ pub struct Handoff {
     pub disk: Option<Id>,
     /// `inetboot.localise=`
     pub localise: bool,
+    /// `inetboot.tpm=`
+    pub tpm: TpmPolicy,
     /// The image we booted from. Its index and its profile are files of their own.
     pub recipe: Recipe,
     /// The card that reached it.
@@ -94,6 +100,7 @@ impl Handoff {
             line("disk", disk);
         }
         line("localise", &self.localise);
+        line("tpm", &self.tpm);
         let recipe = &self.recipe;
         line("length", &recipe.length);
         for (place, _) in &recipe.mirrors {
@@ -180,6 +187,7 @@ impl Handoff {
             proxy: fields.one("proxy", parsed)?,
             disk: fields.one("disk", Id::parse)?,
             localise: fields.one("localise", parsed)?.unwrap_or(false),
+            tpm: fields.one("tpm", parsed)?.unwrap_or_default(),
             recipe: recipe(&fields, index, profile)?,
             mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
             lease: Lease {
@@ -260,11 +268,12 @@ fn place(text: &str) -> Option<Place> {
 const FILE: &str = "file";
 
 /// Every key there is.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "url",
     "proxy",
     "disk",
     "localise",
+    "tpm",
     "length",
     "mirror",
     "version",
@@ -375,6 +384,7 @@ mod tests {
             proxy: Some("http://proxy:3128".into()),
             disk: Some(Id([3; 16])),
             localise: true,
+            tpm: TpmPolicy::Require,
             recipe: unverified(),
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
             lease: Lease {

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! initrd of the medium | zeros to 4 bytes | overlay:  /inetboot                 this program
-//!                                                     /inetboot.d/handoff       what it needs to know
 //!                                                     /inetboot.d/ca.pem        whom it trusts
 //!                                                     /inetboot.d/index         what the image has to be
 //!                                                     /inetboot.d/profile       what to fetch ahead
 //!                                                     /inetboot.d/modules/*.ko  what the initrd lacks
+//!                                         | notes:    /inetboot.d/handoff       what it needs to know
+//!                                                     /inetboot.d/eventlog      what was measured
 //! ```
 //!
-//! and `/dev/console` and `/dev/null`, which not every initrd brings. The kernel unpacks both one over the other. The overlay has names of its own at the top only:
-//! a directory entry `lib` would replace the symbolic link that merged-/usr initrds have there.
+//! and `/dev/console` and `/dev/null`, which not every initrd brings. The kernel unpacks one over
+//! the other. The overlay is measured, file by file; the notes are about this one boot: its lease,
+//! its times, its measurements. Both have names of their own at the top only: a directory entry
+//! `lib` would replace the symbolic link that merged-/usr initrds have there.
 
 pub mod bzimage;
 pub mod handoff;
@@ -22,19 +25,22 @@ mod transplant;
 use crate::console::{self, Progress, size};
 use crate::distro::Plan;
 use crate::failure::Explain;
-use crate::kexec::{CMDLINE_MAX, Payload};
-use crate::medium::{Medium, MediumError};
+use crate::kexec::{self, CMDLINE_MAX, Payload};
+use crate::measure::eventlog::EventLog;
+use crate::measure::evidence::What;
+use crate::medium::{Cd, MediumError};
 use crate::memory::{self, Memory, Sealed};
-use crate::net::link::Link;
-use crate::source::disk::Disk;
+use crate::source::recipe::Recipe;
 use bzimage::{Kernel, NotBootable};
 use handoff::Handoff;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use transplant::{Hardware, Organ, Tree};
+pub use transplant::Part;
+use transplant::{Organ, Tree};
 
 /// Our own program's name in the target's initrd, and the value of `rdinit=`.
 pub const AGENT: &str = "/inetboot";
@@ -87,14 +93,14 @@ pub enum MinirootError {
         /// How much there is.
         have: u64,
     },
-    /// The target cannot drive the card.
+    /// The target cannot drive what it needs.
     #[error(
-        "the target lacks a driver for the network card {card} ({modalias}): there is none in its initrd, \
+        "the target lacks a driver for the {part} ({modalias}): there is none in its initrd, \
          and none for kernel {release} in its root"
     )]
     NoDriver {
-        /// The card.
-        card: String,
+        /// Which part of the machine.
+        part: String,
         /// What drivers match it by.
         modalias: String,
         /// The target's kernel.
@@ -133,7 +139,7 @@ impl Explain for MinirootError {
             }
             Self::Kernel { .. } => "Use an image for 64-bit PCs (amd64, x86_64)".into(),
             Self::Memory { .. } => "Add memory, or boot a smaller image".into(),
-            Self::NoDriver { .. } => "Use another network card, or an image with more drivers".into(),
+            Self::NoDriver { .. } => "Use an image with more drivers, or another part".into(),
             Self::NoModule { .. } => "Use an image whose kernel has FUSE and loop devices".into(),
             Self::Root(error) => error.hint(),
             Self::Overlay(_) => "Check the machine's memory".into(),
@@ -142,28 +148,57 @@ impl Explain for MinirootError {
     }
 }
 
-/// The payload for `plan`: its kernel, its initrd with our overlay, its command line. `handoff`
-/// is asked for last, with the modules that were chosen for `card` and `disk`, so that it can tell
-/// the cost.
+/// What goes along with the second life.
+#[derive(Debug)]
+pub struct Luggage<'a> {
+    /// This program.
+    pub agent: &'a [u8],
+    /// The certificates it trusts, as PEM, where they are not Mozilla's.
+    pub ca: Option<&'a [u8]>,
+    /// The image's index and its profile, where there are any.
+    pub recipe: &'a Recipe,
+}
+
+impl Luggage<'_> {
+    /// The files that are always there or have contents of their own: path, mode, contents.
+    fn files(&self) -> impl Iterator<Item = (&'static str, u32, &[u8])> {
+        let Recipe { index, profile, .. } = self.recipe;
+        let index = index.as_ref().map(|(_, index)| &index[..]);
+        let files = [
+            (AGENT, 0o755, Some(self.agent)),
+            (handoff::CA_PATH, 0o644, self.ca),
+            (handoff::INDEX_PATH, 0o644, index),
+            (handoff::PROFILE_PATH, 0o644, profile.as_ref().map(String::as_bytes)),
+        ];
+        files.into_iter().filter_map(|(path, mode, contents)| Some((path, mode, contents?)))
+    }
+}
+
+/// The payload for `plan`: its kernel, its initrd with our overlay, its command line; and the
+/// modules that the second life has to load so that the target drives `hardware`. Nothing is begun
+/// that does not fit into `memory`, where one is given.
 pub fn rebuild(
     plan: &Plan,
-    medium: &Medium,
-    card: &Link,
-    disk: Option<&Disk>,
-    ca: Option<&[u8]>,
-    handoff: impl FnOnce(Vec<String>) -> Handoff,
-) -> Result<Payload, MinirootError> {
+    cd: &dyn Cd,
+    hardware: &[Part],
+    luggage: &Luggage<'_>,
+    memory: Option<Memory>,
+) -> Result<(Payload, Vec<String>), MinirootError> {
     let cmdline = cmdline(&plan.words)?;
-    let sizes = Sizes::of(plan, medium)?;
-    check_room(sizes)?;
+    let sizes = Sizes::of(plan, cd)?;
+    if let Some(memory) = memory {
+        check_room(sizes, memory)?;
+    }
 
     let mut kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
-    copy(medium, &plan.kernel, "kernel", &mut kernel)?;
+    copy(cd, &plan.kernel, "kernel", &mut kernel)?;
     let header = header(&kernel, &plan.kernel)?;
 
     let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
+    let mut parts = Vec::new();
     for path in &plan.initrds {
-        copy(medium, path, "initrd", &mut initrd)?;
+        let range = copy(cd, path, "initrd", &mut initrd)?;
+        parts.push(kexec::Part { what: What::Initrd, path: path.display().to_string(), range });
         align(&mut initrd).map_err(MinirootError::Overlay)?;
     }
 
@@ -172,18 +207,30 @@ pub fn rebuild(
         let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
         MinirootError::Initrd { names: names.join(", "), error }
     })?;
-    check_target(unpacked, sizes.initrd)?;
+    if let Some(memory) = memory {
+        check_target(unpacked, sizes.initrd, memory)?;
+    }
 
-    let hardware = Hardware { card, disk: disk.map(Disk::path) };
-    let organs = transplant::choose(plan, medium, &hardware, &header.release, tree)?;
-    let handoff = handoff(organs.iter().map(Organ::path).collect());
-    append_overlay(&mut initrd, &handoff, ca, &organs).map_err(MinirootError::Overlay)?;
+    let organs = transplant::choose(plan, cd, hardware, &header.release, tree)?;
+    parts.extend(append_overlay(&mut initrd, luggage, &organs).map_err(MinirootError::Overlay)?);
 
-    Ok(Payload {
-        kernel: Sealed::new(kernel).map_err(MinirootError::Overlay)?,
-        initrd: Sealed::new(initrd).map_err(MinirootError::Overlay)?,
-        cmdline,
-    })
+    let kernel = Sealed::new(kernel).map_err(MinirootError::Overlay)?;
+    let path = plan.kernel.display().to_string();
+    let modules = organs.iter().map(Organ::path).collect();
+    Ok((Payload { path, kernel, initrd, parts, cmdline }, modules))
+}
+
+/// The last segment of the initrd: what only the second life of this one boot needs to know.
+pub fn notes(handoff: &Handoff, log: Option<&EventLog>) -> Result<Vec<u8>, MinirootError> {
+    let written = || {
+        let mut archive = newc::Archive::new(Vec::new());
+        archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
+        if let Some(log) = log {
+            archive.file(inside(handoff::EVENTLOG_PATH), 0o600, log.encode())?;
+        }
+        archive.finish()
+    };
+    written().map_err(MinirootError::Overlay)
 }
 
 fn cmdline(words: &[String]) -> Result<CString, MinirootError> {
@@ -207,10 +254,10 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(plan: &Plan, medium: &Medium) -> Result<Self, MinirootError> {
+    fn of(plan: &Plan, cd: &dyn Cd) -> Result<Self, MinirootError> {
         let length = |path: &PathBuf| {
-            let metadata = medium.path(path).metadata();
-            metadata.map(|metadata| metadata.len()).map_err(|error| read_error(medium, path, error))
+            let metadata = cd.dir().join(path).metadata();
+            metadata.map(|metadata| metadata.len()).map_err(|error| read_error(cd, path, error))
         };
         let initrds: Vec<u64> = plan.initrds.iter().map(length).collect::<Result<_, _>>()?;
         Ok(Self { kernel: length(&plan.kernel)?, initrd: initrds.iter().sum() })
@@ -219,9 +266,9 @@ impl Sizes {
 
 /// Before anything large is fetched. The payload is in memory three times at the peak: our copy,
 /// the one `kexec_file_load` reads, and where that will start.
-fn check_room(sizes: Sizes) -> Result<(), MinirootError> {
+fn check_room(sizes: Sizes, memory: Memory) -> Result<(), MinirootError> {
     let need = 3 * (sizes.kernel + sizes.initrd) + SLACK;
-    let have = Memory::now().map_err(MinirootError::Overlay)?.available;
+    let have = memory.available;
     if need > have {
         return Err(MinirootError::Memory { what: "the target's kernel and initrd", need, have });
     }
@@ -230,8 +277,8 @@ fn check_room(sizes: Sizes) -> Result<(), MinirootError> {
 
 /// The target unpacks its initrd into a file system that takes half of the memory at most, while
 /// the packed one is still there.
-fn check_target(unpacked: u64, packed: u64) -> Result<(), MinirootError> {
-    let have = Memory::now().map_err(MinirootError::Overlay)?.total;
+fn check_target(unpacked: u64, packed: u64, memory: Memory) -> Result<(), MinirootError> {
+    let have = memory.total;
     let need = (2 * unpacked).max(unpacked + packed + TARGET_FLOOR);
     if need > have {
         return Err(MinirootError::Memory { what: "the target to unpack its initrd", need, have });
@@ -239,13 +286,15 @@ fn check_target(unpacked: u64, packed: u64) -> Result<(), MinirootError> {
     Ok(())
 }
 
-fn read_error(medium: &Medium, path: &Path, error: io::Error) -> MinirootError {
-    MinirootError::Read { path: path.to_owned(), trouble: medium.trouble(), error }
+fn read_error(cd: &dyn Cd, path: &Path, error: io::Error) -> MinirootError {
+    MinirootError::Read { path: path.to_owned(), trouble: cd.trouble(), error }
 }
 
-fn copy(medium: &Medium, path: &Path, what: &str, sink: &mut File) -> Result<(), MinirootError> {
-    let failed = |error| read_error(medium, path, error);
-    let mut file = File::open(medium.path(path)).map_err(failed)?;
+/// Copy a file of the CD to the end of `sink`: where it lies there.
+fn copy(cd: &dyn Cd, path: &Path, what: &str, sink: &mut File) -> Result<Range<u64>, MinirootError> {
+    let failed = |error| read_error(cd, path, error);
+    let start = sink.stream_position().map_err(MinirootError::Overlay)?;
+    let mut file = File::open(cd.dir().join(path)).map_err(failed)?;
     let mut progress = Progress::new(what, file.metadata().map_err(failed)?.len());
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -258,7 +307,7 @@ fn copy(medium: &Medium, path: &Path, what: &str, sink: &mut File) -> Result<(),
         }
     }
     progress.finish();
-    Ok(())
+    Ok(start..sink.stream_position().map_err(MinirootError::Overlay)?)
 }
 
 fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError> {
@@ -272,38 +321,31 @@ fn align(initrd: &mut File) -> io::Result<()> {
     initrd.write_all(&[0; 4][..newc::padding(length)])
 }
 
+/// Where each file of it lies.
 fn append_overlay(
     initrd: &mut File,
-    handoff: &Handoff,
-    ca: Option<&[u8]>,
+    luggage: &Luggage<'_>,
     organs: &[Organ],
-) -> io::Result<()> {
-    let agent = std::fs::read("/proc/self/exe")?;
+) -> io::Result<Vec<kexec::Part>> {
+    let start = initrd.stream_position()?;
     let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
     // A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is
     // no null device: a console that the kernel cannot open must not end process 1.
     archive.directory("dev", 0o755)?;
     archive.device("dev/console", 0o600, 5, 1)?;
     archive.device("dev/null", 0o666, 1, 3)?;
-    archive.file(inside(AGENT), 0o755, &agent)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
-    archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
-    if let Some(pem) = ca {
-        archive.file(inside(handoff::CA_PATH), 0o644, pem)?;
-    }
-    if let Some((_, index)) = &handoff.recipe.index {
-        archive.file(inside(handoff::INDEX_PATH), 0o644, index)?;
-    }
-    if let Some(profile) = &handoff.recipe.profile {
-        archive.file(inside(handoff::PROFILE_PATH), 0o644, profile.as_bytes())?;
-    }
     archive.directory(inside(transplant::DIR), 0o755)?;
-    for organ in organs {
-        if let Some(image) = organ.image() {
-            archive.file(inside(&organ.path()), 0o644, image)?;
-        }
+    let organs = organs.iter().filter_map(|organ| Some((organ.path(), 0o644, organ.image()?)));
+    let files = luggage.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
+    let mut parts = Vec::new();
+    for (path, mode, contents) in files.chain(organs) {
+        let range = archive.file(inside(&path), mode, contents)?;
+        let range = start + range.start..start + range.end;
+        parts.push(kexec::Part { what: What::Overlay, path: inside(&path).to_owned(), range });
     }
-    archive.finish()?.flush()
+    archive.finish()?.flush()?;
+    Ok(parts)
 }
 
 /// A path as it stands in an archive.

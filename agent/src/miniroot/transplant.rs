@@ -7,14 +7,12 @@ use super::newc;
 use super::pack;
 use crate::console;
 use crate::distro::Plan;
-use crate::early::{Device, device_chain};
+use crate::early::Device;
 use crate::failure::chain;
-use crate::medium::Medium;
-use crate::memory::FromStart;
-use crate::net::link::Link;
-use crate::source::disk;
+use crate::medium::{Cd, Root};
+use crate::memory::Pread;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -74,7 +72,7 @@ impl Tree {
         let mut unpacked = 0;
         let tree = format!("lib/modules/{release}/");
         // By an offset of its own: the file's is where the overlay goes.
-        let mut input = BufReader::with_capacity(1 << 16, FromStart::new(initrd));
+        let mut input = BufReader::with_capacity(1 << 16, Pread::new(initrd));
         newc::walk(&mut input, &mut |member| {
             unpacked += member.length;
             let Some((before, inside)) = member.name.split_once(&tree) else { return Ok(()) };
@@ -92,11 +90,11 @@ impl Tree {
         Ok((Self { index, dir, present: Some(present) }, unpacked))
     }
 
-    /// The modules for kernel `release` in a mounted root, if it has any.
-    fn of_root(root: &Path, release: &str) -> Option<Self> {
+    /// The modules for kernel `release` in a root, if it has any.
+    fn of_root(root: &dyn Root, release: &str) -> Option<Self> {
         ["usr/lib/modules", "lib/modules"].iter().find_map(|parent| {
-            let dir = root.join(parent).join(release);
-            let index = Index::parse(&|name| fs::read(dir.join(name)).ok())?;
+            let dir = Path::new(parent).join(release);
+            let index = Index::parse(&|name| root.read(&dir.join(name)).ok())?;
             Some(Self { index, dir, present: None })
         })
     }
@@ -109,7 +107,7 @@ impl Tree {
     fn find(&self, need: &Need) -> Found {
         let module = match need {
             Need::Module(name) => self.index.module(name),
-            Need::Card(device) | Need::Disk(device) => {
+            Need::Driver { device, .. } => {
                 self.index.modules_for(&device.modalias).find(|name| self.has(name))
             }
         };
@@ -118,7 +116,7 @@ impl Tree {
         }
         let builtin = match need {
             Need::Module(name) => self.index.is_builtin(name),
-            Need::Card(device) | Need::Disk(device) => {
+            Need::Driver { device, .. } => {
                 self.index.drives_itself(&device.modalias)
                     || device.driver.as_ref().is_some_and(|driver| self.index.is_builtin(driver))
             }
@@ -132,10 +130,15 @@ impl Tree {
 enum Need {
     /// A module by name.
     Module(String),
-    /// Whatever drives this device, without which there is no network.
-    Card(Device),
-    /// Whatever drives this device, which one can do without.
-    Disk(Device),
+    /// Whatever drives this device.
+    Driver {
+        /// The part of the machine that it belongs to.
+        part: String,
+        /// The device.
+        device: Device,
+        /// Whether one can do without.
+        is_help: bool,
+    },
 }
 
 enum Found {
@@ -144,31 +147,41 @@ enum Found {
     Nowhere,
 }
 
-/// What the target's modules have to drive.
-pub(super) struct Hardware<'a> {
-    /// The card that brings the image.
-    pub(super) card: &'a Link,
-    /// The disk that keeps pieces.
-    pub(super) disk: Option<&'a Path>,
+/// A part of this machine that the target has to drive.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What an error calls it, e.g. `network card eth0`.
+    pub name: String,
+    /// Its device first, then all that this hangs on.
+    pub chain: Vec<Device>,
+    /// Whether the target can do without.
+    pub is_help: bool,
+}
+
+impl Part {
+    /// What drivers are needed for, buses first. Of those only what needs a module here may need one
+    /// there.
+    fn needs(&self) -> impl Iterator<Item = Need> {
+        let buses = self.chain.iter().skip(1).rev().filter(|device| device.driver.is_some());
+        buses.chain(self.chain.first()).map(|device| Need::Driver {
+            part: self.name.clone(),
+            device: device.clone(),
+            is_help: self.is_help,
+        })
+    }
 }
 
 /// Which modules to load, in order, so that the target has its block device, its medium and the
 /// card that brings it.
 pub(super) fn choose(
     plan: &Plan,
-    medium: &Medium,
-    hardware: &Hardware<'_>,
+    cd: &dyn Cd,
+    hardware: &[Part],
     release: &str,
     initrd: Tree,
 ) -> Result<Vec<Organ>, MinirootError> {
-    let disk = hardware.disk.and_then(disk::sysfs).map(|disk| needed(&disk)).unwrap_or_default();
-    let needs: Vec<Need> = OURS
-        .iter()
-        .chain(plan.modules)
-        .map(|name| Need::Module((*name).to_owned()))
-        .chain(needed(&hardware.card.sysfs()).into_iter().map(Need::Card))
-        .chain(disk.into_iter().map(Need::Disk))
-        .collect();
+    let modules = OURS.iter().chain(plan.modules).map(|name| Need::Module((*name).to_owned()));
+    let needs: Vec<Need> = modules.chain(hardware.iter().flat_map(Part::needs)).collect();
 
     let mut chosen = Chosen::default();
     let mut missing = Vec::new();
@@ -183,8 +196,8 @@ pub(super) fn choose(
         return Ok(chosen.organs);
     }
 
-    let is_help = missing.iter().all(|need| matches!(need, Need::Disk(_)));
-    match chosen.transplant(&missing, plan, medium, release, &initrd) {
+    let is_help = missing.iter().all(|need| matches!(need, Need::Driver { is_help: true, .. }));
+    match chosen.transplant(&missing, plan, cd, release, &initrd) {
         Ok(still) => missing = still,
         Err(error) if is_help => console::say(&format!("  {}", chain(&error))),
         Err(error) => return Err(error),
@@ -193,25 +206,17 @@ pub(super) fn choose(
         let release = release.to_owned();
         match need {
             Need::Module(name) => return Err(MinirootError::NoModule { name, release }),
-            Need::Card(Device { modalias, .. }) => {
-                return Err(MinirootError::NoDriver { card: hardware.card.to_string(), modalias, release });
+            Need::Driver { part, device: Device { modalias, .. }, is_help: false } => {
+                return Err(MinirootError::NoDriver { part, modalias, release });
             }
-            Need::Disk(Device { modalias, .. }) => {
+            Need::Driver { part, device: Device { modalias, .. }, is_help: true } => {
                 console::say(&format!(
-                    "  the target lacks a driver for the disk with the cache ({modalias}) and goes without it"
+                    "  the target lacks a driver for the {part} ({modalias}) and goes without it"
                 ));
             }
         }
     }
     Ok(chosen.organs)
-}
-
-/// What the device at `sysfs` needs, its buses first. Of those only what needs a module here may
-/// need one there.
-fn needed(sysfs: &Path) -> Vec<Device> {
-    let devices = device_chain(sysfs);
-    let buses = devices.iter().skip(1).rev().filter(|device| device.driver.is_some());
-    buses.chain(devices.first()).cloned().collect()
 }
 
 #[derive(Default)]
@@ -226,22 +231,22 @@ impl Chosen {
         &mut self,
         missing: &[Need],
         plan: &Plan,
-        medium: &Medium,
+        cd: &dyn Cd,
         release: &str,
         initrd: &Tree,
     ) -> Result<Vec<Need>, MinirootError> {
         console::say("  the initrd lacks modules: looking into the target's root");
         let mut missing = missing.to_vec();
         for path in &plan.roots {
-            let mounted = medium.mount_root(path).map_err(MinirootError::Root)?;
-            let Some(root) = Tree::of_root(mounted.dir(), release) else { continue };
+            let root = cd.root(path).map_err(MinirootError::Root)?;
+            let Some(tree) = Tree::of_root(&*root, release) else { continue };
             let mut still = Vec::new();
             for need in missing {
-                match root.find(&need) {
+                match tree.find(&need) {
                     Found::Builtin => {}
                     Found::Module(name) => {
                         console::say(&format!("  transplanting {name}"));
-                        self.add(initrd, Some(&root), &name)?;
+                        self.add(initrd, Some((&tree, &*root)), &name)?;
                     }
                     Found::Nowhere => still.push(need),
                 }
@@ -251,10 +256,15 @@ impl Chosen {
         Ok(missing)
     }
 
-    /// Add `name` of `root` (or else of the initrd) and what it needs; each from the initrd
-    /// where that has it.
-    fn add(&mut self, initrd: &Tree, root: Option<&Tree>, name: &str) -> Result<(), MinirootError> {
-        let tree = root.unwrap_or(initrd);
+    /// Add `name` of the tree of a root (or else of the initrd) and what it needs; each from the
+    /// initrd where that has it.
+    fn add(
+        &mut self,
+        initrd: &Tree,
+        root: Option<(&Tree, &dyn Root)>,
+        name: &str,
+    ) -> Result<(), MinirootError> {
+        let tree = root.map_or(initrd, |(tree, _)| tree);
         for path in tree.index.load_order(name) {
             let module = name_of(path);
             if !self.seen.insert(module.clone()) {
@@ -263,11 +273,11 @@ impl Chosen {
             let organ = if initrd.has(&module) {
                 let native = initrd.index.path(&module).unwrap_or(path);
                 Organ::Native(initrd.dir.join(native).to_string_lossy().into_owned())
-            } else if root.is_some() {
+            } else if let Some((_, root)) = root {
                 let file = tree.dir.join(path);
                 let failed =
                     |error| MinirootError::Read { path: file.clone(), trouble: String::new(), error };
-                let image = fs::read(&file).and_then(|bytes| pack::unpack(&bytes)).map_err(failed)?;
+                let image = root.read(&file).and_then(|bytes| pack::unpack(&bytes)).map_err(failed)?;
                 Organ::Transplant(module, image)
             } else {
                 continue; // Listed by depmod but left out of the initrd: its maker knows it is not needed.

@@ -9,11 +9,12 @@ pub mod dhcp;
 pub mod link;
 pub mod renew;
 
-use crate::config::NetConfig;
+use crate::config::{Config, NetConfig};
 use crate::console;
 use crate::early;
 use crate::failure::Explain;
 use crate::lease::{Lease, Route};
+use crate::measure::Measured;
 use crate::sys::packet::PacketSocket;
 use dhcp::{Conversation, Heard};
 use link::Link;
@@ -97,7 +98,8 @@ impl Explain for NetError {
 }
 
 /// Bring the machine onto the network.
-pub fn up(config: &NetConfig) -> Result<Network, NetError> {
+pub fn up(config: &Measured<Config>) -> Result<Network, NetError> {
+    let config = &config.net;
     clock::raise_to_floor(Duration::ZERO);
     let deadline = Instant::now() + BOUND;
     let links = wait_for_links(config, deadline)?;
