@@ -22,8 +22,10 @@ pub enum Weight {
 }
 
 enum Voice {
-    /// Standard output: before `/dev`, and on the desk.
+    /// Standard output: before `/dev`.
     Stdout,
+    /// Standard error: on the desk, where standard output is for results.
+    Stderr,
     /// The kernel's active consoles.
     Consoles(Vec<File>),
     /// The kernel log.
@@ -48,6 +50,11 @@ pub fn open() {
     } else {
         set(Voice::Consoles(consoles));
     }
+}
+
+/// From now on speak on standard error: this is a desk.
+pub fn step_aside() {
+    set(Voice::Stderr);
 }
 
 /// From now on speak through the kernel log: somebody else owns the screen.
@@ -75,17 +82,19 @@ pub fn say_loud(text: &str) {
 
 fn utter(weight: Weight, text: &str, newline: bool) {
     let mut voice = VOICE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let end = if newline { "\r\n" } else { "" };
+    let (end, console_end) = if newline { ("\n", "\r\n") } else { ("", "") };
     // A console that cannot be written to must not stop the boot.
     match &mut *voice {
         Voice::Stdout => {
             let mut out = std::io::stdout();
-            let end = if newline { "\n" } else { "" };
             let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+        }
+        Voice::Stderr => {
+            let _ = write!(std::io::stderr(), "{text}{end}");
         }
         Voice::Consoles(consoles) => {
             for console in consoles {
-                write_soon(console, format!("{text}{end}").as_bytes());
+                write_soon(console, format!("{text}{console_end}").as_bytes());
             }
         }
         Voice::Kmsg(kmsg) => {

@@ -1,10 +1,14 @@
 //! InetBoot's tool for the desk. Thin: verbs to functions of `inetboot::desk`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // This is the command line; it may speak.
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
-use inetboot::desk::{cache, image, mount, sort};
+use inetboot::console;
+use inetboot::desk::log::{self, Verdict};
+use inetboot::desk::{cache, image, mount, pcrs, predict, sort};
 use inetboot::source::trust::{Demand, Key, Pin};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,6 +31,16 @@ enum Verb {
     /// Use the order in which a boot read an image (/run/inetboot/profile).
     #[command(subcommand)]
     Profile(Profile),
+    /// Show event logs of measured boots (/run/inetboot/eventlog), and check them against a TPM.
+    #[command(subcommand)]
+    Log(Log),
+    /// Tell what a boot will leave in the TPM, without booting: prints the PCRs of every bank.
+    ///
+    /// Example: inetbootctl predict --initramfs initramfs.img --out expected \
+    ///              --arguments "netdir=http://192.0.2.1/debian-live.iso console=ttyS0"
+    ///          inetbootctl log show expected
+    #[command(verbatim_doc_comment)]
+    Predict(Predict),
     /// Mount a remote image as one file in a directory; only what is read is fetched.
     ///
     /// Example: inetbootctl mount http://192.0.2.1/debian-live.iso /mnt
@@ -150,6 +164,111 @@ enum Cache {
 }
 
 #[derive(Subcommand)]
+enum Log {
+    /// Show the events, a line each.
+    Show {
+        /// The log.
+        log: PathBuf,
+        /// Only what InetBoot measured, as a policy has it.
+        #[arg(long)]
+        ours: bool,
+    },
+    /// Print the values of the PCRs that the log replays to, as tpm2_pcrread does.
+    Replay {
+        /// The log.
+        log: PathBuf,
+    },
+    /// Check a log against the TPM. Ends with 0 where it is good, with 3 where it is not, with 1
+    /// where that cannot be told.
+    Verify(Verify),
+}
+
+#[derive(Args)]
+struct Verify {
+    /// The log.
+    log: PathBuf,
+    /// What the TPM's PCRs hold: the output of tpm2_pcrread.
+    #[arg(long, value_name = "FILE")]
+    pcrs: Option<PathBuf>,
+    /// What the TPM signed: tpm2_quote --message.
+    #[arg(long, value_name = "FILE", requires_all = ["signature", "key", "nonce"])]
+    quote: Option<PathBuf>,
+    /// Its signature: tpm2_quote --signature.
+    #[arg(long, value_name = "FILE", requires = "quote")]
+    signature: Option<PathBuf>,
+    /// The public part of the attestation key: tpm2_createak --public.
+    #[arg(long, value_name = "FILE", requires = "quote")]
+    key: Option<PathBuf>,
+    /// What was given to tpm2_quote --qualification, in hexadecimal.
+    #[arg(long, value_name = "HEX", requires = "quote")]
+    nonce: Option<String>,
+    /// A log that this one has to agree with: of predict, or of a good boot.
+    #[arg(long, value_name = "LOG")]
+    expect: Option<PathBuf>,
+    /// Lines that are known to be good, as "log show --ours" prints them; * stands for anything.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Predict {
+    /// The initramfs that will be booted.
+    #[arg(long, value_name = "FILE")]
+    initramfs: PathBuf,
+    /// The kernel arguments it will be booted with.
+    #[arg(long, value_name = "TEXT")]
+    arguments: String,
+    /// A log of that machine: what its firmware and boot loader measured is taken from it.
+    #[arg(long, value_name = "LOG")]
+    after: Option<PathBuf>,
+    /// The alias (/sys/.../modalias) of a device that the target has no driver for in its initrd.
+    #[arg(long = "device", value_name = "MODALIAS")]
+    devices: Vec<String>,
+    /// Write the log here.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// The exit code of a log that is not good.
+const REFUSED: u8 = 3;
+
+fn run_log(verb: Log) -> anyhow::Result<ExitCode> {
+    match verb {
+        Log::Show { log, ours } => log::show(&log::read(&log)?, ours, &mut |line| println!("{line}")),
+        Log::Replay { log } => print!("{}", pcrs::encode(&log::replay(&log::read(&log)?))),
+        Log::Verify(verify) => {
+            let Verify { log, pcrs, quote, signature, key, nonce, expect, policy } = verify;
+            let quote = match (quote, signature, key, nonce) {
+                (Some(message), Some(signature), Some(key), Some(nonce)) => {
+                    Some(log::Signed { message, signature, key, nonce })
+                }
+                _ => None,
+            };
+            match log::verify(&log::read(&log)?, &log::Against { pcrs, quote, expect, policy })? {
+                Verdict::Good(stands_on) => {
+                    println!("good: the log agrees with {}", stands_on.join(", and with "));
+                }
+                Verdict::Refused(why) => {
+                    println!("refused: {why}");
+                    return Ok(ExitCode::from(REFUSED));
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_predict(verb: Predict) -> anyhow::Result<()> {
+    let Predict { initramfs, arguments, after, devices, out } = verb;
+    let predicted = predict::predict(&predict::Boot { initramfs, arguments, after, devices })?;
+    if let Some(out) = out {
+        fs::write(&out, predicted.encode()).with_context(|| format!("writing {}", out.display()))?;
+    }
+    print!("{}", pcrs::encode(&log::replay(&predicted)));
+    Ok(())
+}
+
+#[derive(Subcommand)]
 enum Profile {
     /// Write a sort file for mksquashfs -sort: what the boot read first is to lie first.
     Sort {
@@ -207,13 +326,16 @@ fn url(text: &str) -> Result<Url, String> {
 }
 
 fn main() -> ExitCode {
+    console::step_aside();
+    let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match Arguments::parse().verb {
-        Verb::Image(verb) => run_image(verb),
-        Verb::Cache(verb) => run_cache(verb),
+        Verb::Log(verb) => run_log(verb),
+        Verb::Predict(verb) => done(run_predict(verb)),
+        Verb::Image(verb) => done(run_image(verb)),
+        Verb::Cache(verb) => done(run_cache(verb)),
         Verb::Profile(Profile::Sort { profile, iso, index }) => {
-            sort::sort(&profile, &iso, index.as_deref(), &mut |line| println!("{line}"), &|line| {
-                eprintln!("{line}");
-            })
+            let say = |line: &str| eprintln!("{line}");
+            done(sort::sort(&profile, &iso, index.as_deref(), &mut |line| println!("{line}"), &say))
         }
         Verb::Mount(mount) => {
             let Mount { url, dir, index, pin, key, profile, record, device, cache, ca, proxy } = *mount;
@@ -227,11 +349,11 @@ fn main() -> ExitCode {
                 record,
                 device,
             };
-            mount::run(&request, &mut |line| println!("{line}"))
+            done(mount::run(&request, &mut |line| println!("{line}")))
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("inetbootctl: {error:#}");
             ExitCode::FAILURE

@@ -2,5 +2,10 @@
 
 pub mod cache;
 pub mod image;
+pub mod iso;
+pub mod log;
 pub mod mount;
+pub mod pcrs;
+pub mod predict;
+pub mod quote;
 pub mod sort;

@@ -1,0 +1,481 @@
+//! `inetbootctl log`: what an event log says, and whether it is true.
+//!
+//! A log is true where the values it replays to are those of the TPM: read from it, or signed by
+//! it. What a log says is right where it is what somebody expects: a prediction, or a policy of
+//! known-good lines. The first difference is told in words.
+
+use super::pcrs::{self, Values};
+use super::quote::{self, Quote};
+use crate::glob;
+use crate::measure::bank::{Bank, tagged};
+use crate::measure::eventlog::{Event, EventLog, NO_ACTION, initial};
+use crate::measure::evidence::{BYTES, Row, Statement, TABLE, WORDS, What};
+use crate::source::pieces::{hex, unhex};
+use anyhow::{Context, bail, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a log is held against.
+#[derive(Debug, Default)]
+pub struct Against {
+    /// Values of PCRs, as `tpm2_pcrread` prints them.
+    pub pcrs: Option<PathBuf>,
+    /// What a TPM signed.
+    pub quote: Option<Signed>,
+    /// A log that is expected.
+    pub expect: Option<PathBuf>,
+    /// Lines that are known to be good.
+    pub policy: Option<PathBuf>,
+}
+
+/// A quote in files, and what is known of who made it.
+#[derive(Debug)]
+pub struct Signed {
+    /// `tpm2_quote --message`
+    pub message: PathBuf,
+    /// `tpm2_quote --signature`
+    pub signature: PathBuf,
+    /// `tpm2_createak --public`
+    pub key: PathBuf,
+    /// What was asked for, in hexadecimal.
+    pub nonce: String,
+}
+
+/// Whether a log is true and right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is: what that stands on.
+    Good(Vec<String>),
+    /// It is not: the first difference.
+    Refused(String),
+}
+
+/// Events of the firmware whose digest is that of their data, and nothing else: `EV_SEPARATOR`,
+/// `EV_S_CRTM_VERSION`, `EV_EFI_VARIABLE_DRIVER_CONFIG`, `EV_EFI_GPT_EVENT`.
+const DIGESTED: [u32; 4] = [0x4, 0x8, 0x8000_0001, 0x8000_0006];
+
+/// Read a log.
+pub fn read(path: &Path) -> anyhow::Result<EventLog> {
+    let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    EventLog::decode(&bytes).with_context(|| format!("{} is no TCG event log", path.display()))
+}
+
+/// The events of `log`, a line each; or only the lines that are ours, as a policy has them.
+pub fn show(log: &EventLog, ours: bool, out: &mut dyn FnMut(&str)) {
+    for event in log.events() {
+        match Statement::of_event(event) {
+            Some(statement) if ours => out(&statement.line()),
+            None if ours => {}
+            _ => out(&event.to_string()),
+        }
+    }
+}
+
+/// What the PCRs hold after `log`, by its banks.
+pub fn replay(log: &EventLog) -> Values {
+    let of_bank = |bank| log.replay(bank).into_iter().map(move |(pcr, value)| ((bank, pcr), value));
+    log.banks().into_iter().flat_map(of_bank).collect()
+}
+
+/// Hold `log` against what is given.
+pub fn verify(log: &EventLog, against: &Against) -> anyhow::Result<Verdict> {
+    ensure!(
+        against.pcrs.is_some() || against.quote.is_some(),
+        "a log alone proves nothing: give --pcrs, or --quote with --signature, --key and --nonce"
+    );
+    let mut stands_on = Vec::new();
+    let values = against.pcrs.as_deref().map(read_pcrs).transpose()?;
+    if let Some(signed) = &against.quote {
+        let (quote, asked) = read_quote(signed)?;
+        let quote = match quote {
+            Ok(quote) => quote,
+            Err(error) => return Ok(Verdict::Refused(error.to_string())),
+        };
+        if let Some(why) = unlike_quote(log, &quote, &asked, values.as_ref()) {
+            return Ok(Verdict::Refused(why));
+        }
+        let pcrs = quote.selection.iter().map(|(bank, pcrs)| format!("{} {pcrs:?}", bank.name()));
+        stands_on.push(format!("the quote of {}", pcrs.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(values) = &values {
+        if let Some(why) = unlike_values(log, values) {
+            return Ok(Verdict::Refused(why));
+        }
+        stands_on.push(format!("the values of {} PCRs", values.len()));
+    }
+    if let Some(why) = altered(log) {
+        return Ok(Verdict::Refused(why));
+    }
+    if let Some(path) = &against.expect {
+        if let Some(why) = unlike_expected(log, &read(path)?) {
+            return Ok(Verdict::Refused(why));
+        }
+        stands_on.push(format!("every line that {} expects", path.display()));
+    }
+    if let Some(path) = &against.policy {
+        let policy = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        if let Some(why) =
+            outside(log, &policy).with_context(|| format!("{} is no policy", path.display()))?
+        {
+            return Ok(Verdict::Refused(why));
+        }
+        stands_on.push(format!("the policy {}", path.display()));
+    }
+    Ok(Verdict::Good(stands_on))
+}
+
+fn read_pcrs(path: &Path) -> anyhow::Result<Values> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    pcrs::decode(&text).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
+}
+
+type Read = (Result<Quote, quote::QuoteError>, Vec<u8>);
+
+fn read_quote(signed: &Signed) -> anyhow::Result<Read> {
+    let bytes = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let nonce =
+        unhex(&signed.nonce).with_context(|| format!("the nonce {} is not hexadecimal", signed.nonce))?;
+    let (message, signature, key) = (bytes(&signed.message)?, bytes(&signed.signature)?, bytes(&signed.key)?);
+    match quote::verified(&message, &signature, &key) {
+        Err(error @ quote::QuoteError::Malformed { .. }) => bail!(error),
+        outcome => Ok((outcome, nonce)),
+    }
+}
+
+/// What of a good quote speaks against the log.
+fn unlike_quote(log: &EventLog, quote: &Quote, asked: &[u8], values: Option<&Values>) -> Option<String> {
+    if quote.nonce != asked {
+        let (is, asked) = (hex(&quote.nonce), hex(asked));
+        return Some(format!(
+            "the quote answers the nonce {is}, and {asked} was asked for: it may be an old one"
+        ));
+    }
+    for pcr in [WORDS, BYTES] {
+        if !quote.selection.iter().any(|(_, pcrs)| pcrs.contains(&pcr)) {
+            return Some(format!("the quote says nothing of PCR {pcr}"));
+        }
+    }
+    let replayed = replay(log);
+    let of_log = |bank, pcr| replayed.get(&(bank, pcr)).cloned().unwrap_or_else(|| initial(bank, pcr));
+    if digest(quote, &of_log) == quote.digest {
+        return None;
+    }
+    let banks = log.banks();
+    if let Some((bank, _)) = quote.selection.iter().find(|(bank, _)| !banks.contains(bank)) {
+        return Some(format!("the quote is of bank {}, for which the log has no digests", bank.name()));
+    }
+    // The values are not signed; but where they are what was signed, they tell which PCR it is.
+    let Some(values) = values else {
+        return Some(
+            "the log does not replay to what was quoted (--pcrs would tell which PCR differs)".into(),
+        );
+    };
+    let of_values = |bank, pcr| values.get(&(bank, pcr)).cloned().unwrap_or_default();
+    if digest(quote, &of_values) != quote.digest {
+        return Some("neither the log nor the given values of the PCRs are what was quoted".into());
+    }
+    unlike_values(log, values)
+}
+
+fn digest(quote: &Quote, value: &dyn Fn(Bank, u32) -> Vec<u8>) -> Vec<u8> {
+    let all = quote.selection.iter().flat_map(|(bank, pcrs)| pcrs.iter().flat_map(|pcr| value(*bank, *pcr)));
+    quote.by.digest(&all.collect::<Vec<u8>>())
+}
+
+/// Which of the given values the log does not replay to.
+fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
+    let replayed = replay(log);
+    let banks = log.banks();
+    if !values.keys().any(|(bank, _)| banks.contains(bank)) {
+        return Some("the values are of other banks than the log".into());
+    }
+    // A PCR that the log never mentions may have been extended by whoever keeps no log.
+    let ours = |pcr: u32| pcr == WORDS || pcr == BYTES;
+    for ((bank, pcr), holds) in values.iter().filter(|((bank, _), _)| banks.contains(bank)) {
+        let value = match replayed.get(&(*bank, *pcr)) {
+            Some(value) => value.clone(),
+            None if ours(*pcr) => initial(*bank, *pcr),
+            None => continue,
+        };
+        if value != *holds {
+            let (is, holds_text) = (tagged(*bank, &value), tagged(*bank, holds));
+            let guess = guess(log, *bank, *pcr, holds);
+            return Some(format!("PCR {pcr} holds {holds_text}, and the log replays to {is}: {guess}"));
+        }
+    }
+    None
+}
+
+/// What would explain that `pcr` holds `value`.
+fn guess(log: &EventLog, bank: Bank, pcr: u32, value: &[u8]) -> String {
+    let events: Vec<(usize, &Event)> = log
+        .events()
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| event.pcr == pcr && event.kind != NO_ACTION)
+        .collect();
+    let fits = |order: &[usize]| {
+        let digests = order.iter().filter_map(|at| events.get(*at)?.1.digest(bank));
+        digests.fold(initial(bank, pcr), |held, digest| bank.extend(&held, digest)) == value
+    };
+    let all: Vec<usize> = (0..events.len()).collect();
+    let name = |at: usize| format!("event {} ({})", events[at].0 + 1, events[at].1);
+    for at in &all {
+        let without: Vec<usize> = all.iter().copied().filter(|other| other != at).collect();
+        if fits(&without) {
+            return format!("{} was added", name(*at));
+        }
+        for other in all.iter().skip(at + 1) {
+            let mut swapped = all.clone();
+            swapped.swap(*at, *other);
+            if fits(&swapped) {
+                return format!("{} and {} changed places", name(*at), name(*other));
+            }
+        }
+        if fits(&all[..*at]) {
+            return format!("{} and what follows were added", name(*at));
+        }
+    }
+    "an event was edited or is missing".into()
+}
+
+/// An event that does not say what was extended, of those where that can be told: ours, which are the
+/// last of a log, and some of the firmware's.
+fn altered(log: &EventLog) -> Option<String> {
+    let mut ours = false;
+    for (number, event) in log.events().iter().enumerate() {
+        let said = |what: &str| Some(format!("event {} ({event}) was edited: {what}", number + 1));
+        let digests = match Statement::of_event(event) {
+            Some(statement) => {
+                if !ours && statement.what != What::Agent {
+                    return said("InetBoot says first which agent runs");
+                }
+                ours = true;
+                statement.digests(&log.banks())
+            }
+            None if ours => return said("it is none of InetBoot's, which are the last"),
+            None if DIGESTED.contains(&event.kind) => {
+                log.banks().into_iter().map(|bank| (bank, bank.digest(&event.data))).collect()
+            }
+            None => continue,
+        };
+        if digests.iter().any(|(bank, digest)| event.digest(*bank) != Some(digest)) {
+            return said("its digest is of something else");
+        }
+    }
+    (!ours).then(|| "no line of the log is InetBoot's".into())
+}
+
+fn statements(log: &EventLog) -> Vec<(u32, Statement)> {
+    let statement = |event: &Event| Some((event.pcr, Statement::of_event(event)?));
+    log.events().iter().filter_map(statement).collect()
+}
+
+/// The first line of ours that is not what another log has.
+fn unlike_expected(log: &EventLog, expected: &EventLog) -> Option<String> {
+    let (is, expected) = (statements(log), statements(expected));
+    let line = |(_, statement): &(u32, Statement)| statement.line();
+    for (number, expected) in expected.iter().enumerate() {
+        match is.get(number) {
+            Some(is) if is == expected => {}
+            Some(is) => {
+                return Some(format!(
+                    "the log says \"{}\", and \"{}\" is expected",
+                    line(is),
+                    line(expected)
+                ));
+            }
+            None => return Some(format!("the log ends before \"{}\", which is expected", line(expected))),
+        }
+    }
+    is.get(expected.len()).map(|extra| format!("the log says \"{}\", which nobody expects", line(extra)))
+}
+
+/// The first line of ours that no line of `policy` allows, or the first kind of line that it asks
+/// for and the log lacks.
+fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
+    let lines = policy.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut allowed = Vec::new();
+    for line in lines {
+        allowed.push(
+            Statement::of_line(line).with_context(|| format!("\"{line}\" is no line of an event log"))?,
+        );
+    }
+    ensure!(!allowed.is_empty(), "it allows nothing");
+    let said = statements(log);
+    for (pcr, statement) in &said {
+        let fits = |allowed: &Statement| {
+            allowed.what == statement.what && glob::matches(&allowed.says, &statement.says)
+        };
+        if *pcr != statement.row().pcr || !allowed.iter().any(fits) {
+            return Ok(Some(format!("the policy does not know \"{}\" in PCR {pcr}", statement.line())));
+        }
+    }
+    let lacks = |row: &&Row| {
+        allowed.iter().any(|line| line.what == row.what)
+            && !said.iter().any(|(_, line)| line.what == row.what)
+    };
+    Ok(TABLE.iter().find(lacks).map(|row| format!("the log says nothing of the {}", row.word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::eventlog::IPL;
+    use std::io::Write;
+
+    fn log() -> EventLog {
+        let mut log = EventLog::agile(&[Bank::Sha1, Bank::Sha256]);
+        let banks = log.banks();
+        let event = |pcr, kind, data: &[u8], digested: &[u8]| {
+            let digests = banks.iter().map(|bank| (bank.id(), bank.digest(digested))).collect();
+            Event { pcr, kind, digests, data: data.into() }
+        };
+        log.push(event(7, DIGESTED[0], &[0; 4], &[0; 4]));
+        log.push(event(8, IPL, b"grub_cmd: linux /vmlinuz\0", b"linux /vmlinuz"));
+        for (what, says) in [
+            (What::Agent, "1.0, 3 bytes, sha256:00"),
+            (What::Arguments, "netdir=http://h/x.iso"),
+            (What::Image, "http://h/x.iso, unverified"),
+            (What::Kernel, "live/vmlinuz, 8 bytes, sha256:01"),
+            (What::Initrd, "live/initrd, 9 bytes, sha256:02"),
+        ] {
+            log.push(Statement::words(what, says).event(&log.banks()));
+        }
+        log
+    }
+
+    /// `log` with its events changed.
+    fn spoiled(spoil: impl FnOnce(&mut Vec<Event>)) -> EventLog {
+        let log = log();
+        let mut events = log.events()[1..].to_vec();
+        spoil(&mut events);
+        let mut spoiled = log.first(1);
+        events.into_iter().for_each(|event| spoiled.push(event));
+        spoiled
+    }
+
+    fn file(contents: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(contents).unwrap();
+        file
+    }
+
+    /// The verdict on `log`, against the PCRs of the good one.
+    fn verdict(held: &EventLog, expect: Option<&EventLog>, policy: Option<&str>) -> Verdict {
+        let pcrs = file(pcrs::encode(&replay(&log())).as_bytes());
+        let expect = expect.map(|log| file(log.encode()));
+        let policy = policy.map(|text| file(text.as_bytes()));
+        let path = |file: &tempfile::NamedTempFile| file.path().to_owned();
+        let against = Against {
+            pcrs: Some(path(&pcrs)),
+            quote: None,
+            expect: expect.as_ref().map(path),
+            policy: policy.as_ref().map(path),
+        };
+        verify(held, &against).unwrap()
+    }
+
+    fn refusal(log: &EventLog, expect: Option<&EventLog>, policy: Option<&str>) -> String {
+        match verdict(log, expect, policy) {
+            Verdict::Refused(why) => why,
+            good => panic!("{good:?}"),
+        }
+    }
+
+    fn lines(log: &EventLog) -> String {
+        let mut lines = String::new();
+        show(log, true, &mut |line| lines.push_str(&format!("{line}\n")));
+        lines
+    }
+
+    #[test]
+    fn a_log_that_agrees_with_everything_is_good() {
+        let policy = "# what we boot\n".to_owned() + &lines(&log()).replace("http://h/", "http://*/");
+        assert!(matches!(verdict(&log(), Some(&log()), Some(&policy)), Verdict::Good(_)));
+    }
+
+    #[test]
+    fn what_was_done_to_a_log_is_told() {
+        let removed = refusal(&spoiled(|events| drop(events.remove(5))), None, None);
+        assert!(
+            removed.contains("PCR 9 holds sha1:") && removed.ends_with("edited or is missing"),
+            "{removed}"
+        );
+        let added = spoiled(|events| events.insert(6, events[5].clone()));
+        assert!(refusal(&added, None, None).contains("kernel: live/vmlinuz, 8 bytes, sha256:01) was added"));
+        let swapped = refusal(&spoiled(|events| events.swap(5, 6)), None, None);
+        assert!(swapped.contains("changed places"), "{swapped}");
+        let digest = refusal(&spoiled(|events| events[5].digests[1].1[0] ^= 1), None, None);
+        assert!(digest.contains("PCR 9 holds sha256:"), "{digest}");
+    }
+
+    #[test]
+    fn a_line_that_was_edited_is_not_what_was_extended() {
+        for (event, from, to) in [
+            (6, "initrd: live", "initrd: love"),
+            (2, "inetboot agent", "inetboot aGent"),
+            (5, "inetboot kernel", "inetboat kernel"),
+        ] {
+            let edited = spoiled(|events| {
+                let text = events[event].text().unwrap().replace(from, to) + "\0";
+                events[event].data = text.into_bytes();
+            });
+            assert!(refusal(&edited, None, None).contains("was edited"), "{to}");
+        }
+        assert!(refusal(&spoiled(|events| events[0].data[0] = 1), None, None).contains("was edited"));
+    }
+
+    #[test]
+    fn the_first_line_that_nobody_expects_is_told() {
+        let mut other = log().first(7);
+        other.push(Statement::words(What::Initrd, "live/other, 9 bytes, sha256:02").event(&other.banks()));
+        let why = refusal(&log(), Some(&other), None);
+        assert!(
+            why.contains("says \"inetboot initrd: live/initrd")
+                && why.contains("\"inetboot initrd: live/other"),
+            "{why}"
+        );
+        assert!(refusal(&log(), Some(&log().first(7)), None).ends_with("which nobody expects"));
+        let policy = lines(&log());
+        let other = policy.replace("sha256:01", "sha256:ff");
+        assert!(refusal(&log(), None, Some(&other)).contains("does not know \"inetboot kernel"));
+        let more = policy + "inetboot overlay: *\n";
+        assert_eq!(refusal(&log(), None, Some(&more)), "the log says nothing of the overlay");
+    }
+
+    #[test]
+    fn a_log_alone_and_nonsense_beside_it_prove_nothing() {
+        assert!(verify(&log(), &Against::default()).is_err());
+        let nonsense = file(b"nonsense");
+        let against = Against { pcrs: Some(nonsense.path().to_owned()), ..Against::default() };
+        assert!(verify(&log(), &against).is_err());
+        assert!(refusal(&log().first(3), None, None).contains("PCR 8 holds"));
+    }
+
+    #[test]
+    fn quoted_values_have_to_be_those_of_the_log() {
+        let fixture =
+            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tpm").join(name);
+        let signed = |nonce: &str| Signed {
+            message: fixture("ecdsa.message"),
+            signature: fixture("ecdsa.signature"),
+            key: fixture("ecdsa.pub"),
+            nonce: nonce.into(),
+        };
+        let against = |nonce, pcrs| Against { quote: Some(signed(nonce)), pcrs, ..Against::default() };
+        let mut log = EventLog::agile(&[Bank::Sha256]);
+        let refused = |log: &EventLog, against: &Against| match verify(log, against).unwrap() {
+            Verdict::Refused(why) => why,
+            good => panic!("{good:?}"),
+        };
+        assert!(refused(&log, &against("00", None)).contains("the nonce c0ffee"));
+        assert!(
+            refused(&log, &against("c0ffee", None)).contains("bank sha1, for which the log has no digests")
+        );
+        log = EventLog::agile(&[Bank::Sha1, Bank::Sha256]);
+        assert!(refused(&log, &against("c0ffee", None)).contains("does not replay to what was quoted"));
+        let why = refused(&log, &against("c0ffee", Some(fixture("values"))));
+        assert!(why.contains("PCR 8 holds sha256:09e02bff"), "{why}");
+    }
+}
