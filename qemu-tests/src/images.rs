@@ -26,6 +26,10 @@ pub struct Witness {
     pub forged_kernel: bool,
     /// Make an ISO that is no live system at all.
     pub no_family: bool,
+    /// A file of the ISO that gets one byte more.
+    pub longer: Option<&'static str>,
+    /// Put tpm2-tools of this machine onto the CD, as a root of their own in `tools`.
+    pub tpm_tools: bool,
 }
 
 /// The modules of the witness: those of the cards the tests use, and what a live CD needs.
@@ -120,6 +124,12 @@ fn make_witness(witness: &Witness) -> anyhow::Result<PathBuf> {
     for path in &witness.missing {
         fs::remove_file(cd.join(path))?;
     }
+    if let Some(path) = witness.longer {
+        fs::OpenOptions::new().append(true).open(cd.join(path))?.write_all(&[0])?;
+    }
+    if witness.tpm_tools {
+        copy_tools(&dir("cd/tools")?)?;
+    }
     let made = work.path().join("witness.iso");
     shell(&format!(
         "xorriso -as mkisofs -quiet -r -J -V WITNESS -o {} {} 2>&1",
@@ -160,13 +170,31 @@ fn copy_modules(root: &Path, names: &[&str], without: &[&str]) -> anyhow::Result
     shell(&format!("PATH=$PATH:/usr/sbin:/sbin depmod -b {} {release}", root.display()))
 }
 
+/// tpm2-tools with the libraries they need, and places to mount what they want to see.
+fn copy_tools(root: &Path) -> anyhow::Result<()> {
+    for place in ["dev", "tmp", "bin"] {
+        fs::create_dir_all(root.join(place))?;
+    }
+    fs::copy("/usr/bin/tpm2", root.join("bin/tpm2")).context("copying tpm2-tools (scripts/setup)")?;
+    fs::copy("/bin/busybox", root.join("bin/sh"))?;
+    let loaded = "/usr/lib/x86_64-linux-gnu/libtss2-tcti-device.so.0";
+    shell(&format!(
+        "for file in {loaded} $(ldd /usr/bin/tpm2 {loaded} | grep -o '/[^ :]*' | sort -u); do \
+           mkdir -p {root}$(dirname $file) && cp -Ln $file {root}$file || exit 1; \
+         done",
+        root = root.display()
+    ))
+}
+
 /// `initrd` with a further segment that holds `files`.
 pub fn with_files(initrd: &Path, files: &[(String, Vec<u8>)]) -> anyhow::Result<tempfile::NamedTempFile> {
     let work = tempfile::tempdir()?;
     for (name, contents) in files {
         let path = work.path().join(name.trim_start_matches('/'));
         fs::create_dir_all(path.parent().context("a file is in a directory")?)?;
-        fs::write(path, contents)?;
+        fs::write(&path, contents)?;
+        // It may be a program.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     let mut joined = tempfile::NamedTempFile::new()?;
     let mut bytes = fs::read(initrd)?;

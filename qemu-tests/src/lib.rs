@@ -12,9 +12,17 @@ pub mod images;
 pub mod machine;
 pub mod pki;
 pub mod publish;
+pub mod tpm;
 pub mod web;
 
 pub use machine::{Machine, Opts, boot};
+
+/// End a program that has a process group of its own, and all that it started.
+fn end(child: &mut std::process::Child) {
+    let _ =
+        nix::sys::signal::killpg(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::SIGKILL);
+    let _ = child.wait();
+}
 
 /// A program in `dir`, which has to succeed; what it prints.
 pub fn run(dir: &std::path::Path, program: &str, arguments: &[&str]) -> String {

@@ -1,8 +1,6 @@
 //! A virtual machine under test: QEMU in a process group of its own, its serial line, a deadline.
 
 use crate::web::Server;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -217,8 +215,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(self.qemu.id() as i32), Signal::SIGKILL);
-        let _ = self.qemu.wait();
+        crate::end(&mut self.qemu);
     }
 }
 

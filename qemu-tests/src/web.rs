@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// This machine, as guests of QEMU's user network see it.
+const GUESTS_HOST: &str = "10.0.2.2";
+
 /// Where a body comes from.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -217,8 +220,12 @@ impl Builder {
             started: Instant::now(),
             tls,
         });
-        let accepting = Arc::clone(&site);
-        std::thread::spawn(move || accept(&listener, &accepting));
+        // Where scripts/test gave this machine the address that guests know it by.
+        let known_to_guests = TcpListener::bind((GUESTS_HOST, address.port())).ok();
+        for listener in [Some(listener), known_to_guests].into_iter().flatten() {
+            let accepting = Arc::clone(&site);
+            std::thread::spawn(move || accept(&listener, &accepting));
+        }
         Ok(Server { site, address })
     }
 }
@@ -241,7 +248,7 @@ impl Server {
 
     /// A file's address as a guest sees it.
     pub fn guest_url(&self, path: &str) -> String {
-        format!("{}://10.0.2.2:{}{path}", self.scheme(), self.port())
+        format!("{}://{GUESTS_HOST}:{}{path}", self.scheme(), self.port())
     }
 
     fn scheme(&self) -> &'static str {
