@@ -172,8 +172,10 @@ fn collect_modaliases(dir: &Path, depth: usize, aliases: &mut Vec<String>) {
 pub struct Device {
     /// What modules match it by.
     pub modalias: String,
-    /// The module that drives it here, where its driver is one.
+    /// What its driver here is called.
     pub driver: Option<String>,
+    /// The module which that is in, where it is in one.
+    pub module: Option<String>,
 }
 
 /// The device behind the link at `sysfs`, first, and all that it hangs on: a card needs its bus.
@@ -184,9 +186,12 @@ pub fn device_chain(sysfs: &Path) -> Vec<Device> {
         if let Ok(modalias) = fs::read_to_string(dir.join("modalias"))
             && !modalias.trim().is_empty()
         {
-            let driver = fs::canonicalize(dir.join("driver/module")).ok();
-            let driver = driver.and_then(|module| Some(module.file_name()?.to_str()?.to_owned()));
-            chain.push(Device { modalias: modalias.trim().to_owned(), driver });
+            let name = |link: &str| {
+                let target = fs::canonicalize(dir.join(link)).ok();
+                target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned()))
+            };
+            let (driver, module) = (name("driver"), name("driver/module"));
+            chain.push(Device { modalias: modalias.trim().to_owned(), driver, module });
         }
         if !dir.pop() {
             break;

@@ -170,6 +170,30 @@ fn copy_modules(root: &Path, names: &[&str], without: &[&str]) -> anyhow::Result
     shell(&format!("PATH=$PATH:/usr/sbin:/sbin depmod -b {} {release}", root.display()))
 }
 
+/// A disk in the file `disk`, for UEFI, with GRUB, its `tpm` module, and an entry that starts us
+/// with `arguments`. By the kernel's EFI stub: Debian's plain `linux` does not pass by it where Secure
+/// Boot is off, and then nobody asks the firmware for its log.
+pub fn grub_disk(disk: &Path, arguments: &str) -> anyhow::Result<()> {
+    let work = tempfile::tempdir()?;
+    let (work, built) = (work.path().display(), repository().join("target/boot"));
+    fs::write(
+        format!("{work}/grub.cfg"),
+        format!(
+            "serial\nterminal_output serial\nsearch --no-floppy --file /initramfs.img --set=root\n\
+             linuxefi /vmlinuz console=ttyS0 {arguments}\ninitrdefi /initramfs.img\nboot\n"
+        ),
+    )?;
+    shell(&format!(
+        "grub-mkstandalone -O x86_64-efi -o {work}/grub.efi --fonts= --themes= --locales= \
+           --modules='tpm linuxefi fat search serial' boot/grub/grub.cfg={work}/grub.cfg && \
+         truncate -s 64M {disk} && PATH=$PATH:/sbin mkfs.vfat -n INETBOOT {disk} && \
+         mmd -i {disk} ::/EFI ::/EFI/BOOT && mcopy -i {disk} {work}/grub.efi ::/EFI/BOOT/BOOTX64.EFI && \
+         mcopy -i {disk} {built}/vmlinuz {built}/initramfs.img ::/",
+        disk = disk.display(),
+        built = built.display(),
+    ))
+}
+
 /// tpm2-tools with the libraries they need, and places to mount what they want to see.
 fn copy_tools(root: &Path) -> anyhow::Result<()> {
     for place in ["dev", "tmp", "bin"] {

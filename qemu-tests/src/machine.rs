@@ -26,6 +26,8 @@ pub struct Opts {
     pub memory: u32,
     /// Further initramfs segments, e.g. a CA certificate: files by name.
     pub files: Vec<(String, Vec<u8>)>,
+    /// A disk whose boot loader starts our kernel, instead of QEMU; it has the arguments then.
+    pub disk: Option<PathBuf>,
     /// The network card's model; `None` for a machine without a network.
     pub card: Option<&'static str>,
     /// Further options of QEMU's user network, e.g. `restrict=on`.
@@ -40,6 +42,7 @@ impl Default for Opts {
             append: String::new(),
             memory: 512,
             files: Vec::new(),
+            disk: None,
             card: Some("virtio-net-pci"),
             network: "",
             qemu: Vec::new(),
@@ -113,12 +116,18 @@ pub fn boot(opts: &Opts) -> Machine {
         .arg(LIFE.as_secs().to_string())
         .args(["qemu-system-x86_64", "-accel", accelerator(), "-cpu", "max"])
         .args(["-smp", "1", "-m", &opts.memory.to_string()])
-        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults"])
-        .arg("-kernel")
-        .arg(built("vmlinuz"))
-        .arg("-initrd")
-        .arg(initrd)
-        .args(["-append", &format!("console=ttyS0 {}", opts.append)]);
+        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults"]);
+    match &opts.disk {
+        Some(disk) => command
+            .args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())])
+            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]),
+        None => command
+            .arg("-kernel")
+            .arg(built("vmlinuz"))
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", &format!("console=ttyS0 {}", opts.append)]),
+    };
     if let Some(card) = opts.card {
         command.args(["-netdev", &format!("user,id=net0{}", opts.network)]);
         command.args(["-device", &format!("{card},netdev=net0,addr=9")]);

@@ -83,6 +83,11 @@ impl Site {
         let to = self.path(name);
         fs::write(self.path("base64"), text).unwrap();
         run(self.dir.path(), "sh", &["-c", &format!("base64 -d base64 > {name}")]);
+        // For fixtures: agent/tests/fixtures/tpm/make.
+        if let (Ok(keep), "log") = (std::env::var("KEEP_LOGS"), name) {
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
+            fs::copy(&to, Path::new(&keep).join(format!("{test}.eventlog"))).unwrap();
+        }
         to
     }
 }
@@ -170,6 +175,7 @@ fn pcrs_of_a_tpm_2_are_predicted_and_every_tool_agrees() {
     let said = machine.said();
     assert!(said.contains("measuring into the TPM 2.0 (sha1, sha256)"), "the screen says so");
     assert!(said.contains("unverified, measured into the TPM 2.0 (sha1, sha256)"), "the receipt too");
+    assert!(!said.contains("driver for the TPM"), "the target's kernel has it built in");
 
     let holds = pcrs(&tools(&mut machine, &site, "tpm2 pcrread"));
     assert_eq!(ours(&holds, &expected), ours(&expected, &holds));
@@ -321,6 +327,14 @@ fn pcrs_of_a_tpm_1_2_are_predicted() {
     assert!(output.status.success() && output.stderr.is_empty(), "tpm2_eventlog complains: {output:?}");
     let replayed = pcrs(String::from_utf8_lossy(&output.stdout).split_once("\npcrs:").unwrap().1);
     assert_eq!(ours(&replayed, &holds), ours(&holds, &replayed));
+    // IMA's tool replays logs of a TPM 1.2 as well.
+    let theirs = run(site.dir.path(), "sh", &["-c", "evmctl ima_boot_aggregate -v log 2>&1"]);
+    for ((_, pcr), value) in ours(&holds, &holds) {
+        assert!(
+            theirs.contains(&format!("PCR-{pcr:02x} {value}")),
+            "PCR {pcr} is {value}, and not as in\n{theirs}"
+        );
+    }
 }
 
 #[test]
@@ -351,6 +365,100 @@ fn under_uefi_the_firmwares_log_is_continued() {
     assert_eq!(site.ctl(&["log", "replay", "first"]), site.ctl(&["log", "replay", "log"]));
     fs::write(site.path("values"), tools(&mut machine, &site, "tpm2 pcrread")).unwrap();
     site.ctl(&["log", "verify", "log", "--pcrs", "values", "--expect", "expected"]);
+}
+
+#[test]
+fn what_grub_measured_comes_first_in_one_log() {
+    let site = Site::new(&with_tools());
+    let disk = site.path("disk");
+    images::grub_disk(&disk, &format!("{} first=1", site.netdir())).unwrap();
+    let tpm = Tpm::new(Version::V20);
+    let opts = Opts { disk: Some(disk), qemu: tpm::uefi(site.dir.path()), ..Opts::default() };
+    let mut machine = site.boot(&opts, &tpm, "tpm-tis");
+    let holds = pcrs(&tools(&mut machine, &site, "tpm2 pcrread"));
+    let log = site.take(&mut machine, "/run/inetboot/eventlog", "log");
+    others_agree(&site, &log, &holds);
+    let shown = site.ctl(&["log", "show", "log"]);
+    let place = |text: &str| shown.find(text).unwrap_or_else(|| panic!("the log lacks {text}:\n{shown}"));
+    let command = place("PCR 8 EV_IPL grub_cmd: linuxefi /vmlinuz console=ttyS0 netdir=");
+    let initramfs = place("PCR 9 EV_IPL /initramfs.img");
+    assert!(command < initramfs && initramfs < place("PCR 9 EV_IPL inetboot agent: "), "{shown}");
+    assert!(shown.trim_end().ends_with("ledger: accounts for PCR 8 and 9"), "{shown}");
+    // Such a machine's boots are predicted from one log of it.
+    let expected =
+        site.predict(&built("initramfs.img"), &format!("{} first=1", site.netdir()), &["--after", "log"]);
+    assert_eq!(ours(&expected, &holds), ours(&holds, &expected));
+}
+
+/// Lets the kernel itself tell, on the console, what it is asked for: opens of files, commands to
+/// the TPM (their code and what is their first handle), connections, kernels to load.
+const PROBES: &str = "tp_printk kprobe_event=p:open,do_sys_openat2,path=+u0($arg2):ustring;\
+    p:tpm,tpm_common_write,code=+u6($arg2):x32,pcr=+u10($arg2):x32;p:connect,tcp_v4_connect;\
+    p:load,__x64_sys_kexec_file_load";
+
+/// What a kernel told, in order: `open PATH`, `extend PCR`, `connect`, `load`.
+fn told(said: &str) -> Vec<String> {
+    let event = |line: &str| {
+        let (_, rest) = line.split_once(": (")?;
+        let kind = line.split_once(": (")?.0.rsplit(' ').next()?;
+        let field =
+            |name: &str| rest.split_once(name).map(|(_, value)| value.split(' ').next().unwrap_or_default());
+        match kind {
+            "open" => Some(format!("open {}", field("path=")?.trim_matches('"'))),
+            // TPM2_CC_PCR_Extend, and a PCR, as a little-endian machine reads them.
+            "tpm" if field("code=")? == "0x82010000" => {
+                let pcr = u32::from_str_radix(field("pcr=")?.trim().trim_start_matches("0x"), 16).ok()?;
+                Some(format!("extend {}", pcr.swap_bytes()))
+            }
+            "connect" | "load" => Some(kind.to_owned()),
+            _ => None,
+        }
+    };
+    said.lines().filter_map(event).collect()
+}
+
+#[test]
+fn nothing_is_opened_reached_or_loaded_before_it_is_measured() {
+    let site = Site::new(&Witness::default());
+    let tpm = Tpm::new(Version::V20);
+    let opts = Opts { append: format!("{} {PROBES}", site.netdir()), ..Opts::default() };
+    let mut machine = site.boot(&opts, &tpm, "tpm-tis");
+    machine.run("dmesg -n 1", 60, Some(&site.server));
+    let said = machine.said();
+    let (first, second) = said.split_once("InetBoot 0.1.0, second life").expect("two lives");
+    let log = site.take(&mut machine, "/run/inetboot/eventlog", "log");
+    let lines = site.ctl(&["log", "show", "--ours", &log.to_string_lossy()]);
+    let words: Vec<&str> = lines.lines().filter_map(|line| line.split([' ', ':']).nth(1)).collect();
+    let (serving, of_first) = (words.iter().position(|word| *word == "serving").unwrap(), told(first));
+
+    let extends = |told: &[String]| told.iter().filter(|event| event.starts_with("extend ")).count();
+    // How many statements of ours the TPM had when something happened for the first time.
+    let had = |told: &[String], what: &str| {
+        let at = told
+            .iter()
+            .position(|event| event.contains(what))
+            .unwrap_or_else(|| panic!("no {what} in {told:#?}"));
+        extends(&told[..at])
+    };
+    let until = |word: &str| words.iter().rposition(|known| *known == word).unwrap() + 1;
+    assert_eq!(had(&of_first, "connect"), until("arguments"), "the network is used after the arguments");
+    assert_eq!(
+        had(&of_first, "open /inetboot.d/image/image"),
+        until("version"),
+        "the image is read after what it is"
+    );
+    assert_eq!(
+        had(&of_first, "load"),
+        until("target"),
+        "and nothing is loaded before everything is measured"
+    );
+    assert_eq!(extends(&of_first), serving, "there is nothing to say after that");
+    assert_eq!(of_first.iter().filter(|event| *event == "load").count(), 1);
+    let of_second = told(second);
+    assert_eq!(had(&of_second, "connect"), 1, "the second life says what it serves before it does");
+    assert_eq!(extends(&of_second), words.len() - serving);
+    // The line between machine and TPM saw the same.
+    assert_eq!(tpm.extends().iter().filter(|(_, pcr)| *pcr == 8 || *pcr == 9).count(), words.len());
 }
 
 /// Which of PCR 8 and 9 differ.

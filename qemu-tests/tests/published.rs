@@ -6,6 +6,7 @@
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;
+use qemu_tests::tpm::{Tpm, Version};
 use qemu_tests::web::{Builder, Fault, Server};
 use qemu_tests::{Machine, Opts, boot, publish, run};
 use std::fs;
@@ -49,8 +50,12 @@ fn urls(servers: &[Server; 2], path: &str) -> String {
 
 /// Boots with `append`, while the honest mirror dies at the hand-over, to the login prompt; the
 /// screen and the receipt name the other one.
-fn goes_on(append: String, [lies, dies]: &[Server; 2], trust: &str) {
-    let mut machine = boot(&Opts { append, ..Opts::default() });
+fn goes_on(append: String, servers: &[Server; 2], trust: &str) -> Machine {
+    goes_on_with(&Opts { append, ..Opts::default() }, servers, trust)
+}
+
+fn goes_on_with(opts: &Opts, [lies, dies]: &[Server; 2], trust: &str) -> Machine {
+    let mut machine = boot(opts);
     let first = machine.expect("handing over to the target's own /init", LONG, Some(lies));
     assert!(first.contains(trust), "\"{trust}\" was not said");
     dies.set_down(true);
@@ -62,6 +67,7 @@ fn goes_on(append: String, [lies, dies]: &[Server; 2], trust: &str) {
     for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
         assert!(!said.contains(bad), "the serial line says {bad}");
     }
+    machine
 }
 
 fn names(machine: &Machine, receipt: &str, lies: &Server) {
@@ -81,8 +87,25 @@ fn debian_boots_verified_from_a_plain_image_with_our_index_and_a_pin() {
     let pin = said.lines().find(|line| line.starts_with("inetboot.pin=")).expect("it prints the pin");
     let servers = mirrors(dir.path());
     let index = servers[0].guest_url("/x.iso.idx");
-    let append = format!("netdir={} inetboot.index={index} {pin}", urls(&servers, "/x.iso"));
-    goes_on(append, &servers, "verified, pinned");
+    let append =
+        format!("netdir={} inetboot.index={index} {pin} inetboot.tpm=require", urls(&servers, "/x.iso"));
+    let arguments = format!("console=ttyS0 {append}");
+    let initramfs = built("initramfs.img");
+    let initramfs = initramfs.to_str().expect("a path");
+    let predict = ["predict", "--initramfs", initramfs, "--arguments", &arguments];
+    let predicted = run(dir.path(), built("inetbootctl").to_str().expect("a path"), &predict);
+
+    let tpm = Tpm::new(Version::V20);
+    let opts = Opts { append, qemu: tpm.qemu("tpm-crb"), ..Opts::default() };
+    let mut machine = goes_on_with(&opts, &servers, "verified, pinned");
+    // Whatever happened on the way, it was the boot that was to be expected.
+    let holds = machine.run("cat /sys/class/tpm/tpm0/pcr-sha256/[89]", LONG, Some(&servers[0]));
+    let (_, sha256) = predicted.split_once("sha256:").expect("a bank");
+    let values: Vec<&str> = holds.lines().map(str::trim).collect();
+    assert_eq!(values.len(), 2, "{holds}");
+    for (pcr, value) in ["8 : 0x", "9 : 0x"].iter().zip(values) {
+        assert!(sha256.contains(&format!("{pcr}{value}")), "PCR {pcr} holds {value}, not as in {predicted}");
+    }
 }
 
 #[test]

@@ -2,7 +2,11 @@
 //! what the fuzzer found worth keeping. None may panic; what is read has to be written the same.
 
 use inetboot::config::Config;
+use inetboot::desk::{pcrs, quote};
 use inetboot::distro::menu;
+use inetboot::measure::eventlog::EventLog;
+use inetboot::measure::evidence::Statement;
+use inetboot::measure::{tpm2, tpm12};
 use inetboot::miniroot::handoff::Handoff;
 use inetboot::miniroot::{bzimage, modules, newc};
 use inetboot::net::dhcp::Conversation;
@@ -19,7 +23,7 @@ use std::time::Instant;
 pub type Target = fn(&[u8]);
 
 /// The codecs by name; each has a corpus of that name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("bzimage", |data| {
         let _ = bzimage::Kernel::parse(data);
     }),
@@ -41,6 +45,15 @@ pub const TARGETS: [(&str, Target); 16] = [
         let mut page = Page::new(data.to_vec());
         let slot = page.give(&name, data.get(..100).unwrap_or(b"contents"));
         assert_eq!(page.find(&name).map(|entry| entry.slot), Some(slot));
+    }),
+    ("eventlog", |data| {
+        let Ok(log) = EventLog::decode(data) else { return };
+        assert_eq!(log.encode(), data);
+        assert_eq!(log.first(log.events().len()).events(), log.events());
+        log.banks().into_iter().for_each(|bank| drop(log.replay(bank)));
+        for statement in log.events().iter().filter_map(Statement::of_event) {
+            assert_eq!(Statement::of_line(&statement.line()), Some(statement));
+        }
     }),
     ("handoff", |data| {
         if let Ok(handoff) = Handoff::decode(&text(data), Some(Vec::new()), None) {
@@ -77,17 +90,33 @@ pub const TARGETS: [(&str, Target); 16] = [
         let _ =
             newc::walk(&mut &data[..], &mut |member| io::copy(member.contents, &mut io::sink()).map(drop));
     }),
+    ("pcrs", |data| {
+        if let Ok(values) = pcrs::decode(&text(data)) {
+            assert_eq!(pcrs::decode(&pcrs::encode(&values)), Ok(values));
+        }
+    }),
     ("profile", |data| {
         let text = text(data);
         if let Ok(profile) = Profile::decode(&text, 700) {
             assert_eq!(Profile::decode(&profile.encode(), 700), Ok(profile));
         }
     }),
+    ("quote", |data| {
+        let Some((which, file)) = data.split_first() else { return };
+        let good = [MESSAGE, SIGNATURE, KEY];
+        let mut files = good;
+        files[usize::from(*which) % 3] = file;
+        let [message, signature, key] = files;
+        assert!(quote::verified(message, signature, key).is_err() || message == MESSAGE);
+    }),
     ("signature", |data| {
         let key: Option<Key> = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse().ok();
         let _ = Trust::of(b"index", "http://h/x", &Demand { pin: None, key }, Some(data));
     }),
     ("torrent", index),
+    ("tpm", |data| {
+        let _ = (tpm2::banks(data), tpm2::extended(data), tpm2::value(data), tpm12::value(data));
+    }),
     ("unpack", |data| {
         let Some((form, packed)) = data.split_first() else { return };
         let form = [Form::Plain, Form::Zlib, Form::Zstd][usize::from(*form) % 3];
@@ -96,6 +125,11 @@ pub const TARGETS: [(&str, Target); 16] = [
         }
     }),
 ];
+
+/// A quote that is good.
+const MESSAGE: &[u8] = include_bytes!("../../tests/fixtures/tpm/ecdsa.message");
+const SIGNATURE: &[u8] = include_bytes!("../../tests/fixtures/tpm/ecdsa.signature");
+const KEY: &[u8] = include_bytes!("../../tests/fixtures/tpm/ecdsa.pub");
 
 fn index(data: &[u8]) {
     if let Ok(index) = index::decode(data, "http://h/x.caibx") {

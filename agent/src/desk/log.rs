@@ -444,6 +444,23 @@ mod tests {
         assert_eq!(refusal(&log(), None, Some(&more)), "the log says nothing of the overlay");
     }
 
+    /// What `tests/fixtures/tpm/make` tells of.
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tpm").join(name)
+    }
+
+    #[test]
+    fn logs_of_machines_are_continued_where_their_firmware_stopped() {
+        for (name, banks) in [("seabios-1.2", 1), ("seabios-2.0", 2), ("ovmf-2.0", 2)] {
+            let log = read(&fixture(&format!("{name}.eventlog"))).unwrap();
+            assert_eq!((log.banks().len(), altered(&log)), (banks, None), "{name}");
+            let ours = log.events().iter().position(|event| Statement::of_event(event).is_some()).unwrap();
+            assert!(ours > 1 && log.first(ours).events() == &log.events()[..ours], "{name}");
+            let last = Statement::of_event(log.events().last().unwrap());
+            assert_eq!(last.unwrap().says, "accounts for PCR 8 and 9", "{name}");
+        }
+    }
+
     #[test]
     fn a_log_alone_and_nonsense_beside_it_prove_nothing() {
         assert!(verify(&log(), &Against::default()).is_err());
@@ -455,8 +472,6 @@ mod tests {
 
     #[test]
     fn quoted_values_have_to_be_those_of_the_log() {
-        let fixture =
-            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tpm").join(name);
         let signed = |nonce: &str| Signed {
             message: fixture("ecdsa.message"),
             signature: fixture("ecdsa.signature"),

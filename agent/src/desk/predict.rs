@@ -124,7 +124,7 @@ fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Optio
 fn hardware(devices: &[String]) -> Vec<Part> {
     let part = |alias: &String| Part {
         name: "machine".into(),
-        chain: vec![Device { modalias: alias.clone(), driver: None }],
+        chain: vec![Device { modalias: alias.clone(), driver: None, module: None }],
         is_help: false,
     };
     devices.iter().map(part).collect()

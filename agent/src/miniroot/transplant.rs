@@ -117,8 +117,13 @@ impl Tree {
         let builtin = match need {
             Need::Module(name) => self.index.is_builtin(name),
             Need::Driver { device, .. } => {
+                // Not every driver in the kernel tells what it drives; but most are called like
+                // their modules.
                 self.index.drives_itself(&device.modalias)
-                    || device.driver.as_ref().is_some_and(|driver| self.index.is_builtin(driver))
+                    || [&device.driver, &device.module]
+                        .into_iter()
+                        .flatten()
+                        .any(|name| self.index.is_builtin(name))
             }
         };
         if builtin { Found::Builtin } else { Found::Nowhere }
@@ -162,7 +167,7 @@ impl Part {
     /// What drivers are needed for, buses first. Of those only what needs a module here may need one
     /// there.
     fn needs(&self) -> impl Iterator<Item = Need> {
-        let buses = self.chain.iter().skip(1).rev().filter(|device| device.driver.is_some());
+        let buses = self.chain.iter().skip(1).rev().filter(|device| device.module.is_some());
         buses.chain(self.chain.first()).map(|device| Need::Driver {
             part: self.name.clone(),
             device: device.clone(),
