@@ -239,8 +239,9 @@ pub fn server() -> Result<Infallible, Failure> {
 
 /// The record that the first life began, and handed on in the notes.
 fn resume_ledger(handoff: &Handoff) -> Result<Ledger, Failure> {
-    let Ok(bytes) = fs::read(handoff::EVENTLOG_PATH) else { return Ok(Ledger::default()) };
-    let log = EventLog::decode(&bytes).map_err(|error| Failure::at(Step::Config, ServeError::Log(error)))?;
+    let bytes = fs::read(handoff::EVENTLOG_PATH).ok();
+    let log = bytes.map(|bytes| EventLog::decode(&bytes)).transpose();
+    let log = log.map_err(|error| Failure::at(Step::Config, ServeError::Log(error)))?;
     Ok(Ledger::resume(handoff.tpm, log)?)
 }
 

@@ -77,7 +77,8 @@ impl Explain for MeasureError {
         match self {
             Self::Digest(_) => "Check the machine's memory".into(),
             Self::Required(_) => {
-                "Switch the TPM on in the machine's set-up, or boot with inetboot.tpm=try".into()
+                "Restart the machine, with the TPM switched on in its set-up; or boot with inetboot.tpm=try"
+                    .into()
             }
         }
     }
@@ -200,8 +201,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Go on with the record that the first life began, whose log is `log`.
-    pub fn resume(policy: TpmPolicy, log: EventLog) -> Result<Self, MeasureError> {
+    /// Go on with the record that the first life began, whose log is `log`; it has none where it
+    /// measured nothing.
+    pub fn resume(policy: TpmPolicy, log: Option<EventLog>) -> Result<Self, MeasureError> {
+        let Some(log) = log else {
+            let mut ledger = Self { policy, ..Self::default() };
+            return ledger.give_up("nothing was measured before".into()).map(|()| ledger);
+        };
         let said: Vec<Statement> = log.events().iter().filter_map(Statement::of_event).collect();
         let first_life =
             said.iter().rposition(|statement| statement.what <= What::Target).map_or(0, |last| last + 1);
@@ -226,6 +232,9 @@ impl Ledger {
     }
 
     fn state(&mut self, statement: Statement) -> Result<(), MeasureError> {
+        if matches!(self.state, State::Not) {
+            return Ok(());
+        }
         let is_known = self.trail.get(self.place) == Some(&statement);
         if !is_known {
             self.trail.truncate(self.place);
@@ -412,6 +421,22 @@ mod tests {
         ledger.measure(Words(&["a", "b"])).unwrap();
         assert_eq!(ledger.word(), NOT_MEASURED);
         assert!(ledger.log().is_none());
+    }
+
+    #[test]
+    fn a_tpm_that_comes_late_is_taken_by_the_next_attempt() {
+        let mut ledger = Ledger::default();
+        ledger.begin_with(TpmPolicy::Try, || Err(ChipError::Missing), || None).unwrap();
+        ledger.measure(Words(&["a"])).unwrap();
+        Fake::new(9).begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a"])).unwrap();
+        assert_eq!(said(&ledger), ["a"]);
+    }
+
+    #[test]
+    fn a_second_life_without_a_log_measures_nothing() {
+        assert!(Ledger::resume(TpmPolicy::Try, None).unwrap().log().is_none());
+        assert!(Ledger::resume(TpmPolicy::Require, None).is_err());
     }
 
     #[test]
