@@ -105,17 +105,20 @@ fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
 /// keeps it and the TPM that was measured into.
 fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) -> Vec<Part> {
     let card = Part {
-        name: format!("network card {}", network.link),
+        kind: "network card",
+        name: network.link.to_string(),
         chain: device_chain(&network.link.sysfs()),
         is_help: false,
     };
     let disk = image.disk().and_then(|disk| disk::sysfs(disk.path())).map(|sysfs| Part {
-        name: "disk with the cache".into(),
+        kind: "disk with the cache",
+        name: String::new(),
         chain: device_chain(&sysfs),
         is_help: true,
     });
     let tpm = ledger.log().map(|_| Part {
-        name: "TPM".into(),
+        kind: "TPM",
+        name: String::new(),
         chain: device_chain(Path::new(measure::SYSFS)),
         is_help: config.tpm != TpmPolicy::Require,
     });

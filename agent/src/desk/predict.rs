@@ -123,7 +123,8 @@ fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Optio
 /// What the target has to drive, where its own initrd may not.
 fn hardware(devices: &[String]) -> Vec<Part> {
     let part = |alias: &String| Part {
-        name: "device of --device".into(),
+        kind: "device",
+        name: format!("--device {alias}"),
         chain: vec![Device { modalias: alias.clone(), driver: None, module: None }],
         is_help: false,
     };

@@ -99,7 +99,9 @@ pub enum MinirootError {
          and none for kernel {release} in its root"
     )]
     NoDriver {
-        /// Which part of the machine.
+        /// What it is.
+        kind: &'static str,
+        /// Which one.
         part: String,
         /// What drivers match it by.
         modalias: String,
@@ -139,7 +141,7 @@ impl Explain for MinirootError {
             }
             Self::Kernel { .. } => "Use an image for 64-bit PCs (amd64, x86_64)".into(),
             Self::Memory { .. } => "Add memory, or boot a smaller image".into(),
-            Self::NoDriver { .. } => "Use an image with more drivers, or another part".into(),
+            Self::NoDriver { kind, .. } => format!("Use another {kind}, or an image with more drivers"),
             Self::NoModule { .. } => "Use an image whose kernel has FUSE and loop devices".into(),
             Self::Root(error) => error.hint(),
             Self::Overlay(_) => "Check the machine's memory".into(),

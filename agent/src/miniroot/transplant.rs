@@ -137,7 +137,9 @@ enum Need {
     Module(String),
     /// Whatever drives this device.
     Driver {
-        /// The part of the machine that it belongs to.
+        /// What the part of the machine is that it belongs to.
+        kind: &'static str,
+        /// Which one that is.
         part: String,
         /// The device.
         device: Device,
@@ -155,7 +157,9 @@ enum Found {
 /// A part of this machine that the target has to drive.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// What an error calls it, e.g. `network card eth0`.
+    /// What it is, e.g. `network card`.
+    pub kind: &'static str,
+    /// Which of them it is, e.g. `eth0`; nothing where there is one.
     pub name: String,
     /// Its device first, then all that this hangs on.
     pub chain: Vec<Device>,
@@ -169,7 +173,8 @@ impl Part {
     fn needs(&self) -> impl Iterator<Item = Need> {
         let buses = self.chain.iter().skip(1).rev().filter(|device| device.module.is_some());
         buses.chain(self.chain.first()).map(|device| Need::Driver {
-            part: self.name.clone(),
+            kind: self.kind,
+            part: format!("{} {}", self.kind, self.name).trim_end().to_owned(),
             device: device.clone(),
             is_help: self.is_help,
         })
@@ -211,10 +216,10 @@ pub(super) fn choose(
         let release = release.to_owned();
         match need {
             Need::Module(name) => return Err(MinirootError::NoModule { name, release }),
-            Need::Driver { part, device: Device { modalias, .. }, is_help: false } => {
-                return Err(MinirootError::NoDriver { part, modalias, release });
+            Need::Driver { kind, part, device: Device { modalias, .. }, is_help: false } => {
+                return Err(MinirootError::NoDriver { kind, part, modalias, release });
             }
-            Need::Driver { part, device: Device { modalias, .. }, is_help: true } => {
+            Need::Driver { part, device: Device { modalias, .. }, is_help: true, .. } => {
                 console::say(&format!(
                     "  the target lacks a driver for the {part} ({modalias}) and goes without it"
                 ));
