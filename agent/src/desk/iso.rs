@@ -3,7 +3,7 @@
 //! The CD becomes a directory of its own, with its small files as they are and holes for its large
 //! ones, until somebody asks for those.
 
-use crate::medium::{Cd, MediumError, Root};
+use crate::medium::{Cd, MediumError, Root, trouble};
 use crate::source::Source;
 use anyhow::{Context, anyhow, ensure};
 use backhand::{FilesystemReader, InnerNode};
@@ -129,7 +129,7 @@ impl Cd for Iso {
     }
 
     fn trouble(&self) -> String {
-        self.reader.source.trouble().map(|text| format!(" ({text})")).unwrap_or_default()
+        trouble(&*self.reader.source)
     }
 }
 

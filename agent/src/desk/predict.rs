@@ -6,7 +6,6 @@ use super::log;
 use crate::config::{Access, Config};
 use crate::distro;
 use crate::early::Device;
-use crate::failure::chain;
 use crate::measure::Agent;
 use crate::measure::bank::Bank;
 use crate::measure::eventlog::{Event, EventLog};
@@ -15,7 +14,7 @@ use crate::medium::Cd;
 use crate::miniroot::{self, Luggage, Part, newc};
 use crate::source::Image;
 use crate::source::mirrors::Patience;
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, ensure};
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -39,8 +38,7 @@ pub struct Boot {
 
 /// The log that `boot` will leave.
 pub fn predict(boot: &Boot) -> anyhow::Result<EventLog> {
-    let config = Config::parse(&boot.arguments)
-        .map_err(|error| anyhow!("the kernel arguments cannot be used: {}", chain(&error)))?;
+    let config = Config::parse(&boot.arguments).context("the kernel arguments cannot be used")?;
     let wanted_ca = config.access.ca.as_deref();
     let (agent, ca) = unpack(&boot.initramfs, wanted_ca)?;
     let agent = Agent::of(agent);
@@ -54,19 +52,16 @@ pub fn predict(boot: &Boot) -> anyhow::Result<EventLog> {
     // The disk that keeps pieces is the other machine's.
     let access =
         Access { ca: ca.as_ref().map(|file| file.path().to_owned()), disk: None, ..config.access.clone() };
-    let image =
-        Image::open(&config.image, &access, PATIENCE).map_err(|error| anyhow!("{}", chain(&error)))?;
+    let image = Image::open(&config.image, &access, PATIENCE)?;
     let recipe = image.recipe();
     let iso = Iso::open(image.source())?;
-    let plan = distro::recognise(iso.dir(), config.family.as_deref(), &config.pass_on)
-        .map_err(|error| anyhow!("{}", chain(&error)))?;
+    let plan = distro::recognise(iso.dir(), config.family.as_deref(), &config.pass_on)?;
     iso.fetch(&plan.kernel)?;
     for initrd in &plan.initrds {
         iso.fetch(initrd)?;
     }
     let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
-    let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&boot.devices), &luggage, None)
-        .map_err(|error| anyhow!("{}", chain(&error)))?;
+    let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&boot.devices), &luggage, None)?;
 
     let mut log = before(boot)?;
     let mut statements = Vec::new();

@@ -156,7 +156,8 @@ impl Cd for Medium {
     }
 }
 
-fn trouble(source: &dyn Source) -> String {
+/// What `source` knows of an I/O error, to stand behind the kernel's words.
+pub fn trouble(source: &dyn Source) -> String {
     source.trouble().map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
