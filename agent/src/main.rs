@@ -8,13 +8,14 @@ use inetboot::config::{Config, OnFailure, TpmPolicy};
 use inetboot::early::device_chain;
 use inetboot::failure::Failure;
 use inetboot::measure::{Agent, Ledger};
-use inetboot::medium::Cd;
+use inetboot::medium::{Cd, Medium};
 use inetboot::memory::Memory;
 use inetboot::miniroot::handoff::Handoff;
 use inetboot::miniroot::{Luggage, Part};
 use inetboot::net::Network;
 use inetboot::net::link::Link;
 use inetboot::receipt::{Cost, Receipt};
+use inetboot::source::images::Images;
 use inetboot::source::mirrors::Patience;
 use inetboot::source::{Image, disk};
 use inetboot::step::{Journal, Step};
@@ -72,29 +73,37 @@ fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
     let config = ledger.measure(config)?;
     let network = journal.step(Step::Network, || net::up(&config))?;
     let leased = Instant::now();
-    let image = journal.step(Step::Source, || Image::open(&config.image, &config.access, PATIENCE))?;
-    console::say(&format!("  {}, {}", image.source(), image.trust()));
-    let image = ledger.measure(image)?;
-    let medium = journal.step(Step::Medium, || medium::mount(&image))?;
-    let plan = journal
-        .step(Step::Distro, || distro::recognise(medium.dir(), config.family.as_deref(), &config.pass_on))?;
+    let images = journal.step(Step::Source, || Images::open(&config.boot, &config.access, PATIENCE))?;
+    for image in images.iter() {
+        console::say(&format!("  {}, {}", image.source(), image.trust()));
+    }
+    let images = ledger.measure(images)?;
+    let medium = journal.step(Step::Medium, || medium::mount(&images))?;
+    let plan = journal.step(Step::Distro, || match &medium {
+        Medium::Cd(_) => distro::recognise(medium.dir(), &config.target),
+        Medium::Files(_) => distro::plain(medium.dir(), &config.target),
+    })?;
     console::say(&format!("  {plan}"));
-    let hardware = hardware(&config, &network, &image, ledger);
+    let image = images.first();
+    let hardware = hardware(&config, &network, image, ledger);
     let recipe = image.recipe();
     let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
     let (payload, modules) = journal.step(Step::Miniroot, || {
         miniroot::rebuild(&plan, &medium, &hardware, &luggage, Memory::now().ok())
     })?;
     let payload = journal.step(Step::Measure, || ledger.measure(payload))?;
-    let handoff = handoff(&config, &network, leased, modules, &image, cost(&image, &journal));
-    let notes = miniroot::notes(&handoff, ledger.log()).map_err(|error| Failure::at(Step::Kexec, error))?;
+    let premount = plan.premount.map(str::to_owned);
+    let first = cost(&images, &journal);
+    let handoff = Handoff { modules, premount, first, ..handoff(&config, &network, leased, image) };
+    let notes = miniroot::notes(plan.is_live.then_some(&handoff), ledger.log())
+        .map_err(|error| Failure::at(Step::Kexec, error))?;
     journal.step(Step::Kexec, || kexec::load(payload, &notes))?;
-    for line in receipt(&config, &image, &journal, ledger).lines() {
+    for line in receipt(&config, &images, &journal, ledger).lines() {
         console::say(&line);
     }
     console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
     drop(medium);
-    image.settle();
+    images.iter().for_each(Image::settle);
     for link in Link::all() {
         let _ = link.down();
     }
@@ -125,17 +134,10 @@ fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) 
     [Some(card), disk, tpm].into_iter().flatten().collect()
 }
 
-/// What the second life will need.
-fn handoff(
-    config: &Config,
-    network: &Network,
-    leased: Instant,
-    modules: Vec<String>,
-    image: &Image,
-    first: Cost,
-) -> Handoff {
+/// What the second life will need, of what is known before there is a plan.
+fn handoff(config: &Config, network: &Network, leased: Instant, image: &Image) -> Handoff {
     Handoff {
-        url: config.image.name(),
+        url: config.boot.name(),
         proxy: config.access.proxy.as_ref().map(ToString::to_string),
         disk: image.disk().map(|disk| disk.superblock().id),
         localise: config.access.localise,
@@ -145,29 +147,31 @@ fn handoff(
         lease: network.lease.clone(),
         written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         lease_age: leased.elapsed(),
-        modules,
-        first,
+        modules: Vec::new(),
+        premount: None,
+        first: Cost::default(),
     }
 }
 
-fn cost(image: &Image, journal: &Journal) -> Cost {
-    let traffic = image.traffic();
+fn cost(images: &Images, journal: &Journal) -> Cost {
+    let traffic = images.traffic();
     Cost {
         timings: journal.timings().clone(),
         bytes: traffic.bytes,
         requests: traffic.requests,
-        spared: image.spared(),
+        spared: images.iter().map(Image::spared).sum(),
     }
 }
 
-fn receipt(config: &Config, image: &Image, journal: &Journal, ledger: &Ledger) -> Receipt {
+fn receipt(config: &Config, images: &Images, journal: &Journal, ledger: &Ledger) -> Receipt {
+    let image = images.first();
     Receipt {
-        image: config.image.name(),
-        image_bytes: image.source().len(),
+        image: config.boot.name(),
+        image_bytes: images.iter().map(|image| image.source().len()).sum(),
         trust: image.trust().to_string(),
         mirrors: image.reports(),
         measured: ledger.word(),
-        first: cost(image, journal),
+        first: cost(images, journal),
         second: Cost::default(),
     }
 }

@@ -31,6 +31,59 @@ impl Memory {
     }
 }
 
+/// What a part of the physical memory is used for, as the firmware says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Memory for everybody.
+    Ram,
+    /// ACPI's tables; free once they are read.
+    AcpiTables,
+    /// What ACPI wants back after a sleep.
+    AcpiStorage,
+    /// Not to be touched.
+    Other,
+}
+
+/// A part of the physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its first byte.
+    pub start: u64,
+    /// The byte behind its last.
+    pub end: u64,
+    /// What it is used for.
+    pub is: Use,
+}
+
+impl Region {
+    /// Whether anybody may use it.
+    pub fn is_ram(&self) -> bool {
+        self.is == Use::Ram
+    }
+}
+
+/// The firmware's map of the physical memory, in order
+/// (`Documentation/ABI/testing/sysfs-firmware-memmap`).
+pub fn regions() -> io::Result<Vec<Region>> {
+    let mut regions = Vec::new();
+    for entry in std::fs::read_dir("/sys/firmware/memmap")? {
+        let dir = entry?.path();
+        let field = |name: &str| std::fs::read_to_string(dir.join(name)).map(|text| text.trim().to_owned());
+        let number = |name: &str| {
+            u64::from_str_radix(field(name)?.trim_start_matches("0x"), 16).map_err(io::Error::other)
+        };
+        let is = match field("type")?.as_str() {
+            "System RAM" => Use::Ram,
+            "ACPI Tables" => Use::AcpiTables,
+            "ACPI Non-volatile Storage" => Use::AcpiStorage,
+            _ => Use::Other,
+        };
+        regions.push(Region { start: number("start")?, end: number("end")? + 1, is });
+    }
+    regions.sort_by_key(|region| region.start);
+    Ok(regions)
+}
+
 /// A nameless file in memory, to be written.
 pub fn file(name: &str) -> io::Result<File> {
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))

@@ -6,8 +6,8 @@
 //!
 //! * its argv\[0\] begins with `@`, so that systemd leaves it alone at switch-root and shutdown
 //!   (systemd's "Storage Daemons for the Root File System");
-//! * its root is a tmpfs of its own, so that it opens nothing on the disk it serves, and run-init,
-//!   which empties the initrd, does not empty it;
+//! * its root is a tmpfs of its own, in a mount namespace of its own, so that it opens nothing on the
+//!   disk it serves, and run-init, which empties the initrd, does not find it;
 //! * memory pressure cannot kill it nor swap it out.
 
 use crate::config::{Access, WantedDisk};
@@ -20,21 +20,25 @@ use crate::measure::eventlog::{EventLog, LogError};
 use crate::measure::evidence::{Evidence, Statement, of_serving};
 use crate::medium::{self, MediumError};
 use crate::miniroot::handoff::{self, Handoff, HandoffError};
-use crate::net::{self, Network, clock, renew};
+use crate::net::dropins::{self, DropIn};
+use crate::net::{self, Network, clock, guard, renew};
 use crate::receipt::{Cost, Receipt};
 use crate::source::Image;
 use crate::source::mirrors::Patience;
 use crate::step::{Journal, Step};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{StatFs, statfs};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The server's argv\[0\].
@@ -60,6 +64,16 @@ const LOCALISE_AFTER: Duration = Duration::from_secs(30);
 
 /// How often the receipt in the target is brought up to date.
 const RECEIPT_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the target takes to come up, and how often it is looked after until then.
+const SETTLING: Duration = Duration::from_secs(120);
+const SETTLING_EVERY: Duration = Duration::from_millis(200);
+
+/// How long somebody else in the target has to make a `resolv.conf`.
+const RESOLVER_FOR: Duration = Duration::from_secs(600);
+
+/// The target's root, seen from ours: through process 1.
+const TARGET: &str = "/proc/1/root";
 
 /// Why the second life does not get on.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +111,15 @@ pub enum ServeError {
     /// The image cannot be served.
     #[error(transparent)]
     Medium(MediumError),
+    /// The CD cannot be mounted for the target.
+    #[error("cannot mount the CD at the target's {dir}")]
+    Premount {
+        /// Where.
+        dir: String,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
     /// The distro's init cannot be started.
     #[error("cannot start the target's {INIT}")]
     Init(#[source] io::Error),
@@ -112,6 +135,7 @@ impl Explain for ServeError {
             Self::Ended => "The lines above say why".into(),
             Self::Device { .. } => "Remove loop devices from the target's initrd".into(),
             Self::Medium(error) => error.hint(),
+            Self::Premount { .. } => "Use an image whose kernel has the module isofs".into(),
             Self::Init(_) => "Check the image: its initrd has no init".into(),
         }
     }
@@ -139,7 +163,8 @@ pub fn run() -> Result<Infallible, Failure> {
     }
     let mut server = start_server().map_err(|error| Failure::at(Step::Medium, error))?;
     wait_until_ready(&mut server).map_err(|error| Failure::at(Step::Medium, error))?;
-    become_init(&handoff.lease).map_err(|error| {
+    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init(&handoff.lease));
+    init.map_err(|error| {
         // The next attempt starts its own, and needs the device.
         let _ = server.kill().and_then(|()| server.wait());
         Failure::at(Step::Kexec, error)
@@ -154,8 +179,6 @@ fn read_handoff() -> Result<Handoff, ServeError> {
 }
 
 fn start_server() -> Result<Child, ServeError> {
-    // What an earlier attempt may have left.
-    let _ = unmount(PRIVATE_ROOT, UnmountFlags::DETACH);
     Command::new("/proc/self/exe")
         .arg0(SERVER)
         .stdin(Stdio::null())
@@ -173,6 +196,18 @@ fn wait_until_ready(server: &mut Child) -> Result<(), ServeError> {
     }
     let _ = server.kill().and_then(|()| server.wait());
     Err(ServeError::Ended)
+}
+
+/// Mount the CD where the target's init looks before it looks anywhere else.
+fn premount(dir: Option<&str>) -> Result<(), ServeError> {
+    let Some(dir) = dir else { return Ok(()) };
+    let failed = |error| ServeError::Premount { dir: dir.to_owned(), error };
+    fs::create_dir_all(dir).map_err(failed)?;
+    match mount(DEVICE, dir, "iso9660", MountFlags::RDONLY, None) {
+        // An earlier attempt did it.
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
@@ -230,11 +265,12 @@ pub fn server() -> Result<Infallible, Failure> {
     update(&mut receipt, &image);
     receipt.lines().iter().for_each(|line| console::say(line));
     hand_over();
-    keep_lease(network, since_handoff + handoff.lease_age);
+    let network = Arc::new(network);
+    keep_network(&network, since_handoff + handoff.lease_age);
     if access.localise {
         localise(&image);
     }
-    keep_notes(receipt, &image, ledger.into_log())
+    keep_notes(receipt, &image, ledger.into_log(), &network)
 }
 
 /// The record that the first life began, and handed on in the notes.
@@ -264,6 +300,9 @@ fn settle_down() -> Result<(), ServeError> {
     }
     let _ = signals.thread_block();
 
+    // Nobody else sees what is mounted here: klibc's run-init gives up where anything is mounted
+    // deeper than at the top.
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| ServeError::Root(error.into()))?;
     fs::create_dir_all(PRIVATE_ROOT).map_err(ServeError::Root)?;
     mount("inetboot", PRIVATE_ROOT, "tmpfs", MountFlags::NOSUID, Some(c"mode=0700,size=16m"))
         .map_err(|error| ServeError::Root(error.into()))?;
@@ -312,13 +351,41 @@ fn with_kexec(mut first: Cost, since_handoff: Duration) -> Cost {
     first
 }
 
-fn keep_lease(network: Network, held: Duration) {
+/// Three that never sleep: the lease is renewed, the link stays as it is, and the target learns of
+/// the name servers where nobody else tells it.
+fn keep_network(network: &Arc<Network>, held: Duration) {
     let now = Instant::now();
     let held_since = now.checked_sub(held).unwrap_or(now);
+    let start = |name: &str, work: Box<dyn FnOnce(Arc<Network>) + Send>| {
+        let network = Arc::clone(network);
+        let thread = std::thread::Builder::new().name(name.into());
+        if let Err(error) = thread.spawn(move || work(network)) {
+            console::say_loud(&format!("nobody keeps the {name}: {error}"));
+        }
+    };
+    start("lease", Box::new(move |network| renew::keep(&network, held_since)));
+    start("link", Box::new(|network| guard::keep(&network)));
+    start("resolver", Box::new(|network| keep_resolver(&network.lease)));
+}
 
-    let renewer = std::thread::Builder::new().name("lease".into());
-    if let Err(error) = renewer.spawn(move || renew::keep(&network, held_since)) {
-        console::say_loud(&format!("the lease cannot be renewed: {error}"));
+/// A root that has no `resolv.conf`, or an empty one, and nobody who makes it, gets ours. This may
+/// wait for the disk like anybody else.
+fn keep_resolver(lease: &Lease) {
+    let path = Path::new(TARGET).join("etc/resolv.conf");
+    let start = Instant::now();
+    while start.elapsed() < RESOLVER_FOR {
+        let is_empty = match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                fs::read_to_string(&path).is_ok_and(|text| !text.contains("nameserver"))
+            }
+            Ok(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_empty {
+            // Where it cannot be written, somebody wants it so.
+            let _ = fs::write(&path, lease.resolv_conf());
+        }
+        std::thread::sleep(RECEIPT_EVERY);
     }
 }
 
@@ -335,12 +402,22 @@ fn localise(image: &Image) {
     }
 }
 
-/// Keep the receipt, the profile and the event log in the target's `/run/inetboot` up to date, for
-/// ever. Other threads serve the image; this one may wait for the disk like anybody else.
-fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>) -> ! {
-    let (mut json, mut profile) = (Note::new("receipt.json"), Note::new("profile"));
-    let (mut events, mut readable) = (Note::new("eventlog"), Note::new("eventlog.txt"));
+/// Keep the receipt, the profile and the event log in the target's `/run/inetboot` up to date, and
+/// what tells its network managers to leave our link alone where they look for it, for ever. Other
+/// threads serve the image; this one may wait for the disk like anybody else.
+fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>, network: &Network) -> ! {
+    let (mut json, mut profile) = (Note::new("inetboot/receipt.json"), Note::new("inetboot/profile"));
+    let (mut events, mut readable) = (Note::new("inetboot/eventlog"), Note::new("inetboot/eventlog.txt"));
+    let mut dropins: Vec<(Note, String)> = dropins::for_link(network.link.mac, &network.lease)
+        .into_iter()
+        .map(|DropIn { path, text }| (Note::new(path), text))
+        .collect();
+    let start = Instant::now();
     loop {
+        // They have to be there before the managers are, and some inits mount /run anew.
+        for (note, text) in &mut dropins {
+            note.keep(text.as_str());
+        }
         update(&mut receipt, image);
         json.keep(receipt.json());
         if let Some(read) = image.profile() {
@@ -350,32 +427,31 @@ fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>) -> ! {
             events.keep(log.encode());
             readable.keep(log.to_string());
         }
-        std::thread::sleep(RECEIPT_EVERY);
+        std::thread::sleep(if start.elapsed() < SETTLING { SETTLING_EVERY } else { RECEIPT_EVERY });
     }
 }
 
-/// A small file in the target's `/run/inetboot`.
+/// A small file in the target's `/run`.
 struct Note {
-    name: &'static str,
+    path: &'static str,
     written: Vec<u8>,
 }
 
 impl Note {
-    fn new(name: &'static str) -> Self {
-        Self { name, written: Vec::new() }
+    fn new(path: &'static str) -> Self {
+        Self { path, written: Vec::new() }
     }
 
     fn keep(&mut self, contents: impl Into<Vec<u8>>) {
         let contents = contents.into();
-        // The target's root is seen from here through process 1.
-        let run = Path::new("/proc/1/root/run");
-        let dir = run.join("inetboot");
-        let path = dir.join(self.name);
-        if (contents == self.written && path.exists()) || !is_tmpfs(run) {
+        let run = Path::new(TARGET).join("run");
+        let path = run.join(self.path);
+        if (contents == self.written && path.exists()) || !is_tmpfs(&run) {
             return;
         }
-        let new = dir.join(format!(".{}", self.name));
-        let done = fs::create_dir_all(&dir)
+        let new = path.with_extension("new");
+        let dir = path.parent().unwrap_or(&run);
+        let done = fs::create_dir_all(dir)
             .and_then(|()| fs::write(&new, &contents))
             .and_then(|()| fs::rename(&new, &path));
         if done.is_ok() {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 47] = [
+const LAYERS: [(&str, u8); 49] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u8); 47] = [
     ("miniroot::pack", 1),
     ("early", 2),
     ("kexec", 2),
+    ("kexec::multiboot", 1),
     ("measure", 2),
     ("measure::bank", 1),
     ("measure::eventlog", 1),
@@ -31,6 +32,7 @@ const LAYERS: [(&str, u8); 47] = [
     ("net", 2),
     ("net::datagram", 1),
     ("net::dhcp", 1),
+    ("net::dropins", 1),
     ("source", 2),
     ("config", 1),
     ("config::cmdline", 1),

@@ -3,8 +3,9 @@
 //! 10.0.2.2: `scripts/test` runs the machines in a network namespace of their own, where that
 //! port is free and ours to take.
 
+use std::io;
 use std::net::UdpSocket;
-use std::sync::OnceLock;
+use std::sync::Once;
 
 /// This machine, as a guest on QEMU's user network sees it.
 const HOST: [u8; 4] = [10, 0, 2, 2];
@@ -14,21 +15,26 @@ const DOMAIN: &[u8] = b"\x08inetboot\x04test\0";
 
 /// Serve names until the test process ends.
 pub fn serve() {
-    static SOCKET: OnceLock<UdpSocket> = OnceLock::new();
-    SOCKET.get_or_init(|| {
-        let socket = UdpSocket::bind("127.0.0.1:53")
+    static SERVING: Once = Once::new();
+    SERVING.call_once(|| {
+        serve_at("127.0.0.1:53")
             .unwrap_or_else(|error| panic!("127.0.0.1:53: {error}; run the tests by scripts/test"));
-        let serving = socket.try_clone().expect("a socket can be cloned");
-        std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            while let Ok((length, from)) = serving.recv_from(&mut buffer) {
-                if let Some(reply) = answer(&buffer[..length]) {
-                    let _ = serving.send_to(&reply, from);
-                }
-            }
-        });
-        socket
+        // Where scripts/test gave this machine the address that guests know it by.
+        let _ = serve_at("10.0.2.2:53");
     });
+}
+
+fn serve_at(address: &str) -> io::Result<()> {
+    let socket = UdpSocket::bind(address)?;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            if let Some(reply) = answer(&buffer[..length]) {
+                let _ = socket.send_to(&reply, from);
+            }
+        }
+    });
+    Ok(())
 }
 
 fn answer(query: &[u8]) -> Option<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Images to boot: the witness, made here in a second, and the real Debian live ISO, made by
 //! `scripts/debian-iso`.
 
-use crate::machine::{repository, script};
+use crate::machine::{output_of, repository, script};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -56,6 +56,17 @@ pub fn witness(witness: &Witness) -> PathBuf {
 pub fn debian() -> PathBuf {
     static ISO: OnceLock<PathBuf> = OnceLock::new();
     ISO.get_or_init(|| PathBuf::from(script("debian-iso"))).clone()
+}
+
+/// The path of the ISO that `qemu-tests/isos/FAMILY LAYOUT` makes.
+pub fn family(family: &str, layout: &str) -> PathBuf {
+    let maker = repository().join("qemu-tests/isos").join(family);
+    PathBuf::from(output_of(Command::new(maker).arg(layout)))
+}
+
+/// The directory of the netboot files of Debian's installer.
+pub fn netboot() -> PathBuf {
+    PathBuf::from(output_of(&mut Command::new(repository().join("qemu-tests/isos/netboot"))))
 }
 
 fn kernel() -> &'static Path {

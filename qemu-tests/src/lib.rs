@@ -9,6 +9,7 @@
 
 pub mod dns;
 pub mod images;
+pub mod lan;
 pub mod machine;
 pub mod pki;
 pub mod publish;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,8 +31,8 @@ pub struct Opts {
     pub disk: Option<PathBuf>,
     /// The network card's model; `None` for a machine without a network.
     pub card: Option<&'static str>,
-    /// Further options of QEMU's user network, e.g. `restrict=on`.
-    pub network: &'static str,
+    /// What the card is connected to, for QEMU's `-netdev`: its user network, or a [`crate::lan::Lan`].
+    pub wire: String,
     /// Further QEMU arguments. The card is in slot 9, so that others can come before it.
     pub qemu: Vec<String>,
 }
@@ -44,7 +45,7 @@ impl Default for Opts {
             files: Vec::new(),
             disk: None,
             card: Some("virtio-net-pci"),
-            network: "",
+            wire: "user".into(),
             qemu: Vec::new(),
         }
     }
@@ -87,11 +88,14 @@ pub fn repository() -> &'static Path {
 
 /// The output of one of our scripts, trimmed; its messages go through to the test's.
 pub fn script(name: &str) -> String {
-    let output = Command::new(repository().join("scripts").join(name))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("scripts/{name}: {error}"));
-    assert!(output.status.success(), "scripts/{name} failed");
+    output_of(&mut Command::new(repository().join("scripts").join(name)))
+}
+
+/// The output of `command`, trimmed; its messages go through to the test's.
+pub fn output_of(command: &mut Command) -> String {
+    let output =
+        command.stderr(Stdio::inherit()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?} failed");
     String::from_utf8(output.stdout).expect("scripts print text").trim().to_owned()
 }
 
@@ -99,6 +103,16 @@ pub fn script(name: &str) -> String {
 fn accelerator() -> &'static str {
     static ACCELERATOR: OnceLock<String> = OnceLock::new();
     ACCELERATOR.get_or_init(|| script("accel"))
+}
+
+/// The serial line, for QEMU; with `KEEP_LOGS=DIR` a file there has all of it, while it is said.
+fn serial_line() -> String {
+    static MACHINES: AtomicU32 = AtomicU32::new(0);
+    let number = MACHINES.fetch_add(1, Ordering::Relaxed);
+    match std::env::var("KEEP_LOGS") {
+        Ok(dir) => format!("stdio,id=serial,logfile={dir}/serial-{}-{number}.log", std::process::id()),
+        Err(_) => "stdio,id=serial".into(),
+    }
 }
 
 /// Start a machine.
@@ -116,7 +130,8 @@ pub fn boot(opts: &Opts) -> Machine {
         .arg(LIFE.as_secs().to_string())
         .args(["qemu-system-x86_64", "-accel", accelerator(), "-cpu", "max"])
         .args(["-smp", "1", "-m", &opts.memory.to_string()])
-        .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-nodefaults"]);
+        .args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"])
+        .args(["-chardev", &serial_line(), "-serial", "chardev:serial"]);
     match &opts.disk {
         Some(disk) => command
             .args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())])
@@ -129,7 +144,7 @@ pub fn boot(opts: &Opts) -> Machine {
             .args(["-append", &format!("console=ttyS0 {}", opts.append)]),
     };
     if let Some(card) = opts.card {
-        command.args(["-netdev", &format!("user,id=net0{}", opts.network)]);
+        command.args(["-netdev", &format!("{},id=net0", opts.wire)]);
         command.args(["-device", &format!("{card},netdev=net0,addr=9")]);
     }
     let mut qemu = command

@@ -260,7 +260,7 @@ fn run_log(verb: Log) -> anyhow::Result<ExitCode> {
 
 fn run_predict(verb: Predict) -> anyhow::Result<()> {
     let Predict { initramfs, arguments, after, devices, out } = verb;
-    let predicted = predict::predict(&predict::Boot { initramfs, arguments, after, devices })?;
+    let predicted = predict::predict(&predict::Inputs { initramfs, arguments, after, devices })?;
     if let Some(out) = out {
         fs::write(&out, predicted.encode()).with_context(|| format!("writing {}", out.display()))?;
     }

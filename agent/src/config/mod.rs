@@ -18,10 +18,10 @@ use std::time::Duration;
 /// Everything the boot was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The image.
-    pub image: Wanted,
-    /// The family to boot, or `None` to recognise it.
-    pub family: Option<String>,
+    /// What to boot from.
+    pub boot: Boot,
+    /// What to start from it.
+    pub target: Target,
     /// How to get on the network.
     pub net: NetConfig,
     /// How to reach web servers.
@@ -30,6 +30,42 @@ pub struct Config {
     pub tpm: TpmPolicy,
     /// The words that all of this was understood from, unchanged and in order.
     pub understood: Vec<String>,
+}
+
+/// What to boot from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// The image of a medium.
+    Medium(Wanted),
+    /// `kernel=`, `initrd=`: these, and nothing else.
+    Files {
+        /// The kernel.
+        kernel: Url,
+        /// Its initrd.
+        initrd: Url,
+    },
+    /// `netdir=` of a directory: the kernel and the initrd that lie there.
+    Directory(Url),
+}
+
+impl Boot {
+    /// Its address, as the first that the user gave.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Medium(wanted) => wanted.name(),
+            Self::Files { kernel, .. } => kernel.to_string(),
+            Self::Directory(url) => url.to_string(),
+        }
+    }
+}
+
+/// What to start from the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// `type=`: the family, or `None` to recognise it.
+    pub family: Option<String>,
+    /// `bootxen=1`: start it under Xen, with these arguments of `inetboot.xen=` behind the menu's.
+    pub xen: Option<Vec<String>>,
     /// Words for the target's kernel, unchanged and in order.
     pub pass_on: Vec<String>,
 }
@@ -284,6 +320,12 @@ pub enum ConfigError {
     /// There is nothing to boot.
     #[error("there is no netdir= among the kernel arguments")]
     NoNetdir,
+    /// A kernel without an initrd, or the other way round.
+    #[error("of kernel=URL and initrd=URL there is only one among the kernel arguments")]
+    Half,
+    /// A kernel and an image.
+    #[error("there are netdir= and kernel= among the kernel arguments, and only one can be booted")]
+    Both,
     /// A URL that cannot be used.
     #[error("{argument}={value} is no usable address: {why}")]
     BadUrl {
@@ -328,6 +370,8 @@ impl Explain for ConfigError {
             Self::NoNetdir => {
                 "Add netdir=URL of a live ISO, e.g. netdir=http://192.0.2.1/debian-live.iso".into()
             }
+            Self::Half => "Write kernel=URL initrd=URL".into(),
+            Self::Both => "Take one of them away".into(),
             Self::BadUrl { argument, .. } => {
                 format!("Write {argument}=http://HOST/PATH or {argument}=https://HOST/PATH")
             }
@@ -344,7 +388,7 @@ impl Explain for ConfigError {
 
 /// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
 /// for the target.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "inetboot.ca",
     "inetboot.cache",
     "inetboot.index",
@@ -354,6 +398,7 @@ const OURS: [&str; 9] = [
     "inetboot.pin",
     "inetboot.profile",
     "inetboot.tpm",
+    "inetboot.xen",
 ];
 
 /// Words that a boot loader adds for the kernel it starts, of no use to the next one.
@@ -376,10 +421,13 @@ impl Config {
 #[derive(Default)]
 struct Draft {
     urls: Vec<Url>,
+    kernel: Option<Url>,
+    initrd: Option<Url>,
     index: Option<Url>,
     demand: Demand,
     profile: Option<WantedProfile>,
-    family: Option<String>,
+    target: Target,
+    xen_words: Vec<String>,
     net: NetConfig,
     bootif: Option<[u8; 6]>,
     access: Access,
@@ -387,7 +435,6 @@ struct Draft {
     on_failure: Option<String>,
     panic: Option<u64>,
     understood: Vec<String>,
-    pass_on: Vec<String>,
 }
 
 impl Draft {
@@ -395,12 +442,22 @@ impl Draft {
         let value = word.value.clone().unwrap_or_default();
         match word.key.as_str() {
             "netdir" => self.urls = urls(&value)?,
-            "type" if value == "auto" => self.family = None,
-            "type" => self.family = Some(value),
-            "bootxen" if value == "0" => {}
+            "kernel" => self.kernel = Some(url("kernel", &value)?),
+            // Boot loaders say by the same word what they have loaded, but never by an address.
+            "initrd" if value.contains("://") => self.initrd = Some(url("initrd", &value)?),
+            "type" if value == "auto" => self.target.family = None,
+            "type" => self.target.family = Some(value),
             "bootxen" => {
-                return Err(not_yet(word, "Boot without it; the hypervisor comes with a later release"));
+                self.target.xen = match value.as_str() {
+                    "0" => None,
+                    "1" => Some(Vec::new()),
+                    _ => {
+                        let (argument, why) = ("bootxen".into(), "0 or 1 is wanted");
+                        return Err(ConfigError::BadValue { argument, value, why });
+                    }
+                }
             }
+            "inetboot.xen" => self.xen_words = value.split_whitespace().map(str::to_owned).collect(),
             "ip" => self.ip(&value)?,
             "vlan" => {
                 return Err(not_yet(
@@ -415,7 +472,7 @@ impl Draft {
             "proxy" => self.access.proxy = Some(url("proxy", &value)?),
             "panic" => {
                 self.panic = value.parse().ok();
-                self.pass_on.push(word.raw.clone());
+                self.target.pass_on.push(word.raw.clone());
             }
             "inetboot.index" => self.index = Some(url("inetboot.index", &value)?),
             "inetboot.pin" => {
@@ -451,12 +508,12 @@ impl Draft {
             // The second life looks for it too.
             "inetboot.onfail" => {
                 self.on_failure = Some(value);
-                self.pass_on.push(word.raw.clone());
+                self.target.pass_on.push(word.raw.clone());
             }
             key if key.starts_with("inetboot.") => return Err(unknown(key)),
             key if LOADER_WORDS.contains(&key) => return Ok(()),
             _ => {
-                self.pass_on.push(word.raw.clone());
+                self.target.pass_on.push(word.raw.clone());
                 return Ok(());
             }
         }
@@ -509,29 +566,51 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Config, ConfigError> {
-        if self.urls.is_empty() {
-            return Err(ConfigError::NoNetdir);
-        }
         // It is asked for when something fails; that it makes no sense is said now.
         self.on_failure()?;
-        let image = Wanted {
-            urls: self.urls,
-            index: self.index,
-            demand: self.demand,
-            profile: self.profile.unwrap_or(WantedProfile::Published),
-        };
+        let boot = self.boot()?;
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
+        if let Some(words) = &mut self.target.xen {
+            *words = self.xen_words;
+        }
         Ok(Config {
-            image,
-            family: self.family,
+            boot,
+            target: self.target,
             net: self.net,
             access: self.access,
             tpm: self.tpm,
             understood: self.understood,
-            pass_on: self.pass_on,
         })
+    }
+
+    fn boot(&mut self) -> Result<Boot, ConfigError> {
+        let urls = std::mem::take(&mut self.urls);
+        let plain = match (urls.as_slice(), self.kernel.take(), self.initrd.take()) {
+            ([], Some(kernel), Some(initrd)) => Some(Boot::Files { kernel, initrd }),
+            ([dir], None, None) if dir.as_str().ends_with('/') => Some(Boot::Directory(dir.clone())),
+            ([], None, None) => return Err(ConfigError::NoNetdir),
+            (_, None, None) => None,
+            ([], ..) => return Err(ConfigError::Half),
+            _ => return Err(ConfigError::Both),
+        };
+        let demand = std::mem::take(&mut self.demand);
+        if let Some(plain) = plain {
+            // What would be passed over is refused.
+            let asks = [
+                (demand.argument(), "Put both into an ISO with an index"),
+                (self.index.is_some().then_some("inetboot.index="), "Put both into an ISO with an index"),
+                (self.target.xen.is_some().then_some("bootxen=1"), "Boot a live ISO that has Xen on it"),
+            ];
+            if let Some((argument, instead)) = asks.into_iter().find_map(|(ask, way)| Some((ask?, way))) {
+                let argument = format!("{argument} with a plain kernel and initrd");
+                return Err(ConfigError::NotYet { argument, instead });
+            }
+            return Ok(plain);
+        }
+        let profile = self.profile.take().unwrap_or(WantedProfile::Published);
+        Ok(Boot::Medium(Wanted { urls, index: self.index.take(), demand, profile }))
     }
 
     fn on_failure(&self) -> Result<OnFailure, ConfigError> {
@@ -675,8 +754,8 @@ mod tests {
     fn foreign_words_are_passed_on_unchanged_and_in_order() {
         let config =
             config("BOOT_IMAGE=/vmlinuz console=ttyS0 initrd=x.img foo=\"a b\" quiet panic=5 type=debian");
-        assert_eq!(config.pass_on, ["console=ttyS0", "foo=\"a b\"", "quiet", "panic=5"]);
-        assert_eq!(config.family.as_deref(), Some("debian"));
+        assert_eq!(config.target.pass_on, ["console=ttyS0", "foo=\"a b\"", "quiet", "panic=5"]);
+        assert_eq!(config.target.family.as_deref(), Some("debian"));
     }
 
     #[test]
@@ -700,7 +779,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused_rather_than_ignored() {
-        for words in ["vlan=eth0.5:eth0", "bootxen=1", "ip=dhcp6"] {
+        for words in ["vlan=eth0.5:eth0", "bootxen=yes", "ip=dhcp6"] {
             assert!(parse(words).is_err(), "{words}");
         }
     }
@@ -742,7 +821,8 @@ mod tests {
     #[test]
     fn several_addresses_are_mirrors_and_a_comma_may_be_part_of_one() {
         let config = Config::parse("netdir=http://a/x,1.iso,https://b/y.iso").unwrap();
-        let urls: Vec<&str> = config.image.urls.iter().map(Url::as_str).collect();
+        let Boot::Medium(wanted) = config.boot else { panic!("{config:?}") };
+        let urls: Vec<&str> = wanted.urls.iter().map(Url::as_str).collect();
         assert_eq!(urls, ["http://a/x,1.iso", "https://b/y.iso"]);
         assert!(refusal("netdir=http://a/x,ftp://b/y").contains("only http:// and https://"));
     }
@@ -751,8 +831,9 @@ mod tests {
     fn what_is_demanded_of_an_index_is_understood_or_refused() {
         let digest = "ab".repeat(32);
         let config = config(&format!("inetboot.pin=sha256:{digest} inetboot.profile=none"));
-        assert_eq!(config.image.demand.pin.unwrap().to_string(), format!("sha256:{digest}"));
-        assert_eq!(config.image.profile, WantedProfile::Never);
+        let Boot::Medium(wanted) = config.boot else { panic!("{config:?}") };
+        assert_eq!(wanted.demand.pin.unwrap().to_string(), format!("sha256:{digest}"));
+        assert_eq!(wanted.profile, WantedProfile::Never);
         assert!(refusal(&format!("{ISO} inetboot.pin=sha256:12")).contains("64 hexadecimal digits"));
         assert!(refusal(&format!("{ISO} inetboot.key=nonsense")).contains("minisign public key"));
     }

@@ -1,16 +1,22 @@
-//! An ISO and the squashfs in it, read without mounting them: on a desk nobody is root.
+//! An ISO and the root file system in it, read without mounting them: on a desk nobody is root.
 //!
 //! The CD becomes a directory of its own, with its small files as they are and holes for its large
 //! ones, until somebody asks for those.
 
+use crate::medium::root::NESTED;
 use crate::medium::{Cd, MediumError, Root, trouble};
 use crate::source::Source;
+use crate::source::cloop::{self, Cloop};
+use crate::source::fault::SourceError;
 use anyhow::{Context, anyhow, ensure};
-use backhand::{FilesystemReader, InnerNode};
+use backhand::{FilesystemReader, InnerNode, SquashfsFileReader};
+use ext4_view::Ext4;
 use isomage::TreeNode;
+use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -49,22 +55,78 @@ impl Seek for Reader {
     }
 }
 
+/// A file of an image, as a source of its own: files of an ISO lie in one piece.
+struct Slice {
+    source: Arc<dyn Source>,
+    start: u64,
+    length: u64,
+    name: String,
+}
+
+impl fmt::Display for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Source for Slice {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), SourceError> {
+        self.source.read_at(self.start + offset, buffer)
+    }
+}
+
+/// The files of an ISO.
+struct Tree {
+    reader: Reader,
+    root: TreeNode,
+}
+
+impl Tree {
+    fn of(source: &Arc<dyn Source>) -> anyhow::Result<Self> {
+        let mut reader = Reader { source: Arc::clone(source), at: 0 };
+        let root = isomage::iso9660::parse_iso9660(&mut reader)
+            .map_err(|error| anyhow!("{source} cannot be read as an ISO: {error}"))?;
+        Ok(Self { reader, root })
+    }
+
+    fn node(&self, path: &Path) -> Option<&TreeNode> {
+        path.components().try_fold(&self.root, |node, part| {
+            node.children.iter().find(|child| Some(child.name.as_str()) == part.as_os_str().to_str())
+        })
+    }
+
+    fn slice(&self, node: &TreeNode) -> Slice {
+        Slice {
+            source: Arc::clone(&self.reader.source),
+            start: node.file_location.unwrap_or_default(),
+            length: node.size,
+            name: node.name.clone(),
+        }
+    }
+
+    fn contents(&self, node: &TreeNode) -> impl Read + use<> {
+        let reader = Reader { source: Arc::new(self.slice(node)), at: 0 };
+        BufReader::with_capacity(1 << 20, reader)
+    }
+}
+
 /// An ISO, laid out in a directory.
 pub struct Iso {
-    reader: Reader,
-    tree: TreeNode,
+    tree: Tree,
     dir: TempDir,
 }
 
 impl Iso {
     /// Lay out the ISO that `source` holds.
     pub fn open(source: &Arc<dyn Source>) -> anyhow::Result<Self> {
-        let mut reader = Reader { source: Arc::clone(source), at: 0 };
-        let tree = isomage::iso9660::parse_iso9660(&mut reader)
-            .map_err(|error| anyhow!("{source} cannot be read as an ISO: {error}"))?;
+        let tree = Tree::of(source)?;
         let dir = tempfile::tempdir().context("making a directory for the ISO's files")?;
-        let iso = Self { reader, tree, dir };
-        iso.lay_out(&iso.tree, iso.dir.path(), 0)?;
+        let iso = Self { tree, dir };
+        iso.lay_out(&iso.tree.root, iso.dir.path(), 0)?;
         Ok(iso)
     }
 
@@ -79,7 +141,7 @@ impl Iso {
                 fs::create_dir_all(&path)?;
                 self.lay_out(child, &path, depth + 1)?;
             } else if child.size <= SMALL {
-                io::copy(&mut self.contents(child)?, &mut File::create(&path)?)?;
+                io::copy(&mut self.tree.contents(child), &mut File::create(&path)?)?;
             } else {
                 File::create(&path)?.set_len(child.size)?;
             }
@@ -90,21 +152,9 @@ impl Iso {
     /// Fill in the contents of the file at `path`.
     pub fn fetch(&self, path: &Path) -> anyhow::Result<()> {
         let what = || format!("reading {} of the ISO", path.display());
-        let node = self.node(path).with_context(what)?;
+        let node = self.tree.node(path).with_context(what)?;
         let mut file = File::create(self.dir.path().join(path)).with_context(what)?;
-        io::copy(&mut self.contents(node)?, &mut file).map(drop).with_context(what)
-    }
-
-    fn node(&self, path: &Path) -> Option<&TreeNode> {
-        path.components().try_fold(&self.tree, |node, part| {
-            node.children.iter().find(|child| Some(child.name.as_str()) == part.as_os_str().to_str())
-        })
-    }
-
-    fn contents(&self, node: &TreeNode) -> io::Result<impl Read> {
-        let mut reader = self.reader.clone();
-        reader.seek(SeekFrom::Start(node.file_location.unwrap_or_default()))?;
-        Ok(BufReader::with_capacity(1 << 20, reader).take(node.size))
+        io::copy(&mut self.tree.contents(node), &mut file).map(drop).with_context(what)
     }
 }
 
@@ -114,36 +164,90 @@ impl Cd for Iso {
     }
 
     fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
-        let opened = || {
-            let start = self.node(path).and_then(|node| node.file_location);
-            let start = start.ok_or(io::ErrorKind::NotFound)?;
-            let reader = BufReader::with_capacity(1 << 17, self.reader.clone());
-            FilesystemReader::from_reader_with_offset(reader, start).map_err(io::Error::other)
-        };
-        let squashfs = opened().map_err(|error| MediumError::Mount {
+        self.root_in(path).map_err(|error| MediumError::Mount {
             what: format!("{} of the image", path.display()),
             trouble: self.trouble(),
-            error,
-        })?;
-        Ok(Box::new(Squashfs(squashfs)))
+            error: io::Error::other(format!("{error:#}")),
+        })
     }
 
     fn trouble(&self) -> String {
-        trouble(&*self.reader.source)
+        trouble(&*self.tree.reader.source)
+    }
+}
+
+impl Iso {
+    fn root_in(&self, path: &Path) -> anyhow::Result<Box<dyn Root>> {
+        let node = self.tree.node(path).context("it is not there")?;
+        let file: Arc<dyn Source> = Arc::new(self.tree.slice(node));
+        let mut start = [0; 16];
+        if file.len() >= start.len() as u64 {
+            file.read_at(0, &mut start)?;
+        }
+        if cloop::begins(&start) {
+            let unpacked: Arc<dyn Source> = Arc::new(Cloop::open(file)?);
+            return Ok(Box::new(Tree::of(&unpacked)?));
+        }
+        let reader = BufReader::with_capacity(1 << 17, Reader { source: file, at: 0 });
+        let squashfs = Squashfs(FilesystemReader::from_reader(reader).map_err(|error| anyhow!("{error}"))?);
+        match NESTED.iter().find_map(|path| squashfs.file(Path::new(path))) {
+            None => Ok(Box::new(squashfs)),
+            Some(nested) => {
+                // The squashfs can only be read from a file's start, and nobody reads an ext4 so.
+                let mut image = tempfile::NamedTempFile::new().context("keeping the nested root")?;
+                io::copy(&mut squashfs.0.file(nested).reader(), &mut image)?;
+                let ext4 = Ext4::load_from_path(image.path()).map_err(|error| anyhow!("{error}"))?;
+                Ok(Box::new(Nested { ext4, _image: image }))
+            }
+        }
+    }
+}
+
+impl Root for Tree {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut contents = Vec::new();
+        let node = self.node(path).ok_or(io::ErrorKind::NotFound)?;
+        self.contents(node).read_to_end(&mut contents)?;
+        Ok(contents)
     }
 }
 
 struct Squashfs(FilesystemReader<'static>);
 
-impl Root for Squashfs {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let path = PathBuf::from("/").join(path);
-        let file = self.0.files().find_map(|node| match &node.inner {
+impl Squashfs {
+    fn file(&self, path: &Path) -> Option<&SquashfsFileReader> {
+        let path = Path::new("/").join(path);
+        self.0.files().find_map(|node| match &node.inner {
             InnerNode::File(file) if node.fullpath == path => Some(file),
             _ => None,
-        });
+        })
+    }
+}
+
+impl Root for Squashfs {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut contents = Vec::new();
-        self.0.file(file.ok_or(io::ErrorKind::NotFound)?).reader().read_to_end(&mut contents)?;
+        let file = self.file(path).ok_or(io::ErrorKind::NotFound)?;
+        self.0.file(file).reader().read_to_end(&mut contents)?;
         Ok(contents)
+    }
+}
+
+struct Nested {
+    ext4: Ext4,
+    _image: tempfile::NamedTempFile,
+}
+
+impl Root for Nested {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = Path::new("/").join(path);
+        let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?;
+        self.ext4.read(path).map_err(|error: ext4_view::Ext4Error| {
+            let kind = match error {
+                ext4_view::Ext4Error::NotFound => io::ErrorKind::NotFound,
+                _ => io::ErrorKind::Other,
+            };
+            io::Error::new(kind, Box::<dyn Error + Send + Sync>::from(error))
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::iso::Iso;
 use super::log;
-use crate::config::{Access, Config};
+use crate::config::{Access, Boot, Config};
 use crate::distro;
 use crate::early::Device;
 use crate::measure::Agent;
@@ -14,7 +14,7 @@ use crate::medium::Cd;
 use crate::miniroot::{self, Luggage, Part, newc};
 use crate::source::Image;
 use crate::source::mirrors::Patience;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use std::time::Duration;
 /// How long a server may be gone.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// The boot.
+/// What a boot is made of.
 #[derive(Debug)]
-pub struct Boot {
+pub struct Inputs {
     /// Our initramfs, which holds the agent.
     pub initramfs: PathBuf,
     /// The kernel arguments of the first life; they say which image.
@@ -36,11 +36,11 @@ pub struct Boot {
     pub devices: Vec<String>,
 }
 
-/// The log that `boot` will leave.
-pub fn predict(boot: &Boot) -> anyhow::Result<EventLog> {
-    let config = Config::parse(&boot.arguments).context("the kernel arguments cannot be used")?;
+/// The log that the boot from `inputs` will leave.
+pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
+    let config = Config::parse(&inputs.arguments).context("the kernel arguments cannot be used")?;
     let wanted_ca = config.access.ca.as_deref();
-    let (agent, ca) = unpack(&boot.initramfs, wanted_ca)?;
+    let (agent, ca) = unpack(&inputs.initramfs, wanted_ca)?;
     let agent = Agent::of(agent);
     let ca = ca.map(|pem| -> anyhow::Result<_> {
         let mut file = tempfile::NamedTempFile::new()?;
@@ -52,18 +52,24 @@ pub fn predict(boot: &Boot) -> anyhow::Result<EventLog> {
     // The disk that keeps pieces is the other machine's.
     let access =
         Access { ca: ca.as_ref().map(|file| file.path().to_owned()), disk: None, ..config.access.clone() };
-    let image = Image::open(&config.image, &access, PATIENCE)?;
+    let Boot::Medium(wanted) = &config.boot else {
+        bail!("only boots of images can be predicted so far, not of {}", config.boot.name())
+    };
+    let image = Image::open(wanted, &access, PATIENCE)?;
     let recipe = image.recipe();
     let iso = Iso::open(image.source())?;
-    let plan = distro::recognise(iso.dir(), config.family.as_deref(), &config.pass_on)?;
+    let plan = distro::recognise(iso.dir(), &config.target)?;
+    if let Some(hypervisor) = &plan.hypervisor {
+        iso.fetch(Path::new(&hypervisor.path))?;
+    }
     iso.fetch(&plan.kernel)?;
     for initrd in &plan.initrds {
         iso.fetch(initrd)?;
     }
     let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
-    let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&boot.devices), &luggage, None)?;
+    let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&inputs.devices), &luggage, None)?;
 
-    let mut log = before(boot)?;
+    let mut log = before(inputs)?;
     let mut statements = Vec::new();
     for evidence in [&agent as &dyn Evidence, &config] {
         statements.extend(evidence.statements()?);
@@ -78,8 +84,8 @@ pub fn predict(boot: &Boot) -> anyhow::Result<EventLog> {
 }
 
 /// The part of a log that was written before us.
-fn before(boot: &Boot) -> anyhow::Result<EventLog> {
-    let Some(path) = &boot.after else { return Ok(EventLog::agile(&Bank::ALL)) };
+fn before(inputs: &Inputs) -> anyhow::Result<EventLog> {
+    let Some(path) = &inputs.after else { return Ok(EventLog::agile(&Bank::ALL)) };
     let whole = log::read(path)?;
     let is_ours = |event: &Event| Statement::of_event(event).is_some();
     let length = whole.events().iter().position(is_ours).unwrap_or(whole.events().len());

@@ -1,7 +1,7 @@
 //! Debian live, and what is made of it with live-build (Kali, Tails, …). Its initrd is
 //! live-boot's: `/usr/lib/live/boot/` of the package, described in live-boot(7).
 
-use super::Family;
+use super::{Family, Tell};
 
 /// Debian live-boot.
 pub const FAMILY: Family = Family {
@@ -14,7 +14,7 @@ pub const FAMILY: Family = Family {
         "isolinux/menu.cfg",
         "isolinux/isolinux.cfg",
     ],
-    entry_has: "boot=live",
+    live: &[Tell::Word("boot=live")],
     kernels: &["live/vmlinuz*"],
     initrds: &["live/initrd*"],
     words: &["boot=live", "components"],
@@ -46,4 +46,5 @@ pub const FAMILY: Family = Family {
         "nodhcp",
     ],
     modules: &["isofs", "squashfs", "overlay"],
+    premount: None,
 };

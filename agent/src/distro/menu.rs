@@ -4,7 +4,16 @@
 
 use std::collections::HashMap;
 
-/// An entry that starts Linux.
+/// A program that a menu starts, and its arguments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Its path on the medium, without a leading `/`.
+    pub path: String,
+    /// Its arguments.
+    pub words: Vec<String>,
+}
+
+/// An entry that starts Linux, by itself or under a hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Its title.
@@ -16,6 +25,8 @@ pub struct Entry {
     /// The kernel's arguments. Words with a variable that is not set are left out: the loader
     /// would have known it, we do not.
     pub words: Vec<String>,
+    /// The hypervisor that starts it all (`multiboot2`, `mboot.c32`).
+    pub hypervisor: Option<Program>,
 }
 
 /// Files that a menu includes, by path on the medium.
@@ -26,6 +37,7 @@ const DEEPEST: usize = 8;
 
 /// The Linux entries of the menu in `text`, in the dialect that its path tells.
 pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
+    // The others are ISOLINUX's, and SYSLINUX's, which are the same.
     if path.ends_with("grub.cfg") || path.ends_with("loopback.cfg") {
         let mut grub = Grub { variables: HashMap::new(), entries: Vec::new(), open: None, files };
         grub.read(text, 0);
@@ -34,8 +46,25 @@ pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
         let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
         let mut isolinux = Isolinux { dir, entries: Vec::new(), files };
         isolinux.read(text, 0);
-        isolinux.entries.retain(|entry| !entry.kernel.is_empty() && !entry.initrds.is_empty());
+        isolinux.entries.retain(Entry::is_whole);
         isolinux.entries
+    }
+}
+
+impl Entry {
+    /// Whether it starts Linux as far as can be seen.
+    fn is_whole(&self) -> bool {
+        !self.kernel.is_empty() && !self.initrds.is_empty()
+    }
+
+    /// What a hypervisor is given: first the kernel, then its initrds.
+    fn add_module(&mut self, module: Program) {
+        if self.kernel.is_empty() {
+            self.kernel = module.path;
+            self.words = module.words;
+        } else {
+            self.initrds.push(module.path);
+        }
     }
 }
 
@@ -70,13 +99,23 @@ impl Grub<'_> {
                         self.read(&text, depth + 1);
                     }
                 }
-                ["linux" | "linuxefi" | "linux16", kernel, ..] => {
-                    let kernel = relative(kernel).to_owned();
-                    let kept = words[2..].iter().map(|word| self.expand(word));
-                    let kept = kept.filter(|(_, complete)| *complete).map(|(word, _)| quoted(word)).collect();
+                ["linux" | "linuxefi" | "linux16", ..] => {
+                    let Program { path, words } = self.program(&words[1..]);
                     if let Some(entry) = &mut self.open {
-                        entry.kernel = kernel;
-                        entry.words = kept;
+                        entry.kernel = path;
+                        entry.words = words;
+                    }
+                }
+                ["multiboot" | "multiboot2", ..] => {
+                    let hypervisor = self.program(&words[1..]);
+                    if let Some(entry) = &mut self.open {
+                        entry.hypervisor = Some(hypervisor);
+                    }
+                }
+                ["module" | "module2", ..] => {
+                    let module = self.program(&words[1..]);
+                    if let Some(entry) = &mut self.open {
+                        entry.add_module(module);
                     }
                 }
                 ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
@@ -94,12 +133,16 @@ impl Grub<'_> {
     }
 
     fn close(&mut self) {
-        if let Some(entry) = self.open.take()
-            && !entry.kernel.is_empty()
-            && !entry.initrds.is_empty()
-        {
-            self.entries.push(entry);
-        }
+        self.entries.extend(self.open.take().filter(Entry::is_whole));
+    }
+
+    /// A path and arguments, behind the command's own options.
+    fn program(&self, words: &[Word]) -> Program {
+        let mut words =
+            words.iter().map(|word| self.expand(word)).skip_while(|(word, _)| word.starts_with("--"));
+        let path = words.next().map(|(path, _)| relative(&path).to_owned()).unwrap_or_default();
+        let complete = words.filter(|(_, complete)| *complete).map(|(word, _)| quoted(word));
+        Program { path, words: complete.collect() }
     }
 
     /// The word with its variables replaced, and whether all of them were set.
@@ -236,6 +279,10 @@ impl Isolinux<'_> {
     }
 
     fn append(&mut self, rest: &str) {
+        if self.entries.last().is_some_and(|entry| entry.kernel.ends_with("mboot.c32")) {
+            self.multiboot(rest);
+            return;
+        }
         let mut words = Vec::new();
         let mut initrds = None;
         for word in rest.split_whitespace() {
@@ -251,6 +298,22 @@ impl Isolinux<'_> {
             if let Some(initrds) = initrds {
                 entry.initrds = initrds;
             }
+        }
+    }
+
+    /// `HYPERVISOR ARGUMENTS --- KERNEL ARGUMENTS --- INITRD`
+    fn multiboot(&mut self, rest: &str) {
+        let mut programs = rest.split("---").map(|part| {
+            let mut words = part.split_whitespace().map(str::to_owned);
+            let path = words.next().map(|path| self.path(&path)).unwrap_or_default();
+            Program { path, words: words.collect() }
+        });
+        let hypervisor = programs.next();
+        let modules: Vec<Program> = programs.collect();
+        if let Some(entry) = self.entries.last_mut() {
+            entry.kernel.clear();
+            entry.hypervisor = hypervisor;
+            modules.into_iter().for_each(|module| entry.add_module(module));
         }
     }
 
@@ -307,6 +370,29 @@ mod tests {
     #[test]
     fn entries_that_start_no_linux_are_passed_over() {
         assert_eq!(grub("menuentry x {\n chainloader /efi\n}\nmenuentry y {\n fwsetup\n}\n"), []);
+    }
+
+    #[test]
+    fn a_hypervisor_and_what_it_starts_are_read() {
+        let text = "menuentry 'Xen' {\n multiboot2 /boot/xen.gz dom0_mem=1G ${x}\n\
+            module2 /live/vmlinuz boot=live quiet\n module2 --nounzip ($root)/live/initrd.img\n}\n";
+        let found = grub(text);
+        let xen = Program { path: "boot/xen.gz".into(), words: vec!["dom0_mem=1G".into()] };
+        assert_eq!(found[0].hypervisor, Some(xen));
+        assert_eq!(
+            (found[0].kernel.as_str(), found[0].initrds[0].as_str()),
+            ("live/vmlinuz", "live/initrd.img")
+        );
+        assert_eq!(found[0].words, ["boot=live", "quiet"]);
+
+        let text =
+            "label xen\n kernel mboot.c32\n append xen.gz dom0_mem=1G --- vmlinuz boot=live --- initrd.img\n";
+        let found = entries("isolinux/isolinux.cfg", text, &|_| None);
+        let xen = Program { path: "isolinux/xen.gz".into(), words: vec!["dom0_mem=1G".into()] };
+        assert_eq!(found[0].hypervisor, Some(xen));
+        assert_eq!(found[0].kernel, "isolinux/vmlinuz");
+        assert_eq!(found[0].words, ["boot=live"]);
+        assert_eq!(found[0].initrds, ["isolinux/initrd.img"]);
     }
 
     #[test]

@@ -3,19 +3,28 @@
 //! A family is a row of data. The medium's own menu says kernel, initrd and arguments; the row
 //! only fills in what a menu cannot say. Nothing is done here: a [`Plan`] is a value.
 
+mod casper;
 mod debian;
+mod fedora;
+mod find;
+mod knoppix;
 pub mod menu;
+mod plain;
+pub mod xen;
 
+use crate::config::Target;
 use crate::failure::Explain;
 use crate::glob;
-use menu::Entry;
+use find::{find, first, is_absence, listing};
+use menu::{Entry, Program};
+use std::cmp::Reverse;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is known of the media of one family. Paths are relative to the medium's root and may
-/// have a pattern in their last part.
+/// have patterns in their parts.
 #[derive(Debug)]
 pub struct Family {
     /// The word for `type=`.
@@ -24,8 +33,8 @@ pub struct Family {
     pub marks: &'static [&'static str],
     /// Where its menu may lie, best first.
     pub menus: &'static [&'static str],
-    /// A word that the live entry of the menu has (an installer's has not).
-    pub entry_has: &'static str,
+    /// What tells its live entry from others in the menu, best first.
+    pub live: &'static [Tell],
     /// Where kernels lie, for media without a menu.
     pub kernels: &'static [&'static str],
     /// Where initrds lie, likewise.
@@ -36,37 +45,67 @@ pub struct Family {
     pub roots: &'static [&'static str],
     /// Keys that are taken out of the menu's arguments.
     pub drop: &'static [&'static str],
-    /// Words that are added to them.
+    /// Words that are put before them.
     pub add: &'static [&'static str],
     /// Modules its initrd needs beside those that we do.
     pub modules: &'static [&'static str],
+    /// Where its init wants to find the CD mounted, where it would not find it by itself.
+    pub premount: Option<&'static str>,
+}
+
+/// What tells a live entry.
+#[derive(Clone, Copy, Debug)]
+pub enum Tell {
+    /// One of its arguments is like this pattern.
+    Word(&'static str),
+    /// Its kernel's path is.
+    Kernel(&'static str),
+}
+
+impl Tell {
+    fn is_of(self, entry: &Entry) -> bool {
+        match self {
+            Self::Word(pattern) => entry.words.iter().any(|word| glob::matches(pattern, word)),
+            Self::Kernel(pattern) => glob::matches(pattern, &entry.kernel),
+        }
+    }
 }
 
 /// Every family there is.
-pub const FAMILIES: [&Family; 1] = [&debian::FAMILY];
+pub const FAMILIES: [&Family; 4] = [&debian::FAMILY, &fedora::FAMILY, &casper::FAMILY, &knoppix::FAMILY];
 
 /// What is going to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// Whether the target needs the medium, and so the second life.
+    pub is_live: bool,
     /// The family's name.
     pub family: &'static str,
     /// What the menu calls it.
     pub title: String,
+    /// The hypervisor to start it under.
+    pub hypervisor: Option<Program>,
     /// The kernel's path on the medium.
     pub kernel: PathBuf,
     /// The initrds' paths.
     pub initrds: Vec<PathBuf>,
     /// The target's kernel arguments, all of them but `rdinit=`.
     pub words: Vec<String>,
-    /// Root file systems on the medium.
+    /// Root file systems on the medium, the largest first: it is likely the one with modules.
     pub roots: Vec<PathBuf>,
     /// Modules the target needs to come up.
     pub modules: &'static [&'static str],
+    /// Where to mount the CD before the target's init begins.
+    pub premount: Option<&'static str>,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} \"{}\": {}", self.family, self.title, self.kernel.display())
+        write!(f, "{} \"{}\": ", self.family, self.title)?;
+        if let Some(hypervisor) = &self.hypervisor {
+            write!(f, "{}, then ", hypervisor.path)?;
+        }
+        write!(f, "{}", self.kernel.display())
     }
 }
 
@@ -98,7 +137,7 @@ pub enum DistroError {
     /// A file is not there.
     #[error("the {what} {path} is missing in the image, though {says}")]
     Missing {
-        /// `kernel` or `initrd`.
+        /// `kernel`, `initrd` or `hypervisor`.
         what: &'static str,
         /// Where it should be.
         path: String,
@@ -134,53 +173,78 @@ fn names() -> String {
     FAMILIES.map(|family| family.name).join("|")
 }
 
-/// The plan for the medium in `dir`. `wanted` is the family's name, or nothing for any;
-/// `pass_on` are the user's words for the target.
-pub fn recognise(dir: &Path, wanted: Option<&str>, pass_on: &[String]) -> Result<Plan, DistroError> {
-    let family = family(dir, wanted)?;
-    let (entry, says) = match from_menu(dir, family)? {
+/// The plan for what `target` wants from the medium in `dir`.
+pub fn recognise(dir: &Path, target: &Target) -> Result<Plan, DistroError> {
+    plan(dir, family(dir, target.family.as_deref())?, target)
+}
+
+/// The plan for the kernel and the initrd in `dir`, each in a directory of that name.
+pub fn plain(dir: &Path, target: &Target) -> Result<Plan, DistroError> {
+    Ok(Plan { is_live: false, title: "as named".into(), ..plan(dir, &plain::FAMILY, target)? })
+}
+
+fn plan(dir: &Path, family: &Family, target: &Target) -> Result<Plan, DistroError> {
+    let (entry, says) = match from_menu(dir, family, target.xen.is_some())? {
         Some(found) => found,
         None => (from_table(dir, family)?, format!("type={} needs it", family.name)),
     };
-    for (what, path) in
-        std::iter::once(("kernel", &entry.kernel)).chain(entry.initrds.iter().map(|path| ("initrd", path)))
-    {
-        match fs::metadata(dir.join(path)) {
-            Ok(metadata) if metadata.is_file() => {}
-            Err(error) if !is_absence(&error) => {
-                return Err(DistroError::Unreadable { path: path.clone(), error });
-            }
-            _ => return Err(DistroError::Missing { what, path: path.clone(), says }),
-        }
+    is_there(dir, "kernel", &entry.kernel, &says)?;
+    for initrd in &entry.initrds {
+        is_there(dir, "initrd", initrd, &says)?;
     }
     let kept = entry.words.iter().filter(|word| {
         let key = word.split('=').next().unwrap_or(word);
         !family.drop.contains(&key)
     });
-    let words =
-        kept.cloned().chain(family.add.iter().map(ToString::to_string)).chain(pass_on.iter().cloned());
+    let words = family.add.iter().map(ToString::to_string).chain(kept.cloned());
+    let mut plan = Plan {
+        is_live: true,
+        family: family.name,
+        title: entry.title,
+        hypervisor: None,
+        kernel: entry.kernel.into(),
+        initrds: entry.initrds.into_iter().map(PathBuf::from).collect(),
+        words: words.chain(target.pass_on.iter().cloned()).collect(),
+        roots: roots(dir, family)?,
+        modules: family.modules,
+        premount: family.premount,
+    };
+    if let Some(user) = &target.xen {
+        let mut hypervisor = match entry.hypervisor {
+            Some(hypervisor) => hypervisor,
+            None => xen::find_in(dir)?,
+        };
+        is_there(dir, "hypervisor", &hypervisor.path, &says)?;
+        xen::share(&mut hypervisor.words, &mut plan.words, user);
+        plan.hypervisor = Some(hypervisor);
+    }
+    Ok(plan)
+}
+
+fn is_there(dir: &Path, what: &'static str, path: &str, says: &str) -> Result<(), DistroError> {
+    match fs::metadata(dir.join(path)) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Err(error) if !is_absence(&error) => Err(DistroError::Unreadable { path: path.to_owned(), error }),
+        _ => Err(DistroError::Missing { what, path: path.to_owned(), says: says.to_owned() }),
+    }
+}
+
+/// The target's root file systems, the largest first.
+fn roots(dir: &Path, family: &Family) -> Result<Vec<PathBuf>, DistroError> {
     let mut roots = Vec::new();
     for pattern in family.roots {
         roots.extend(find(dir, pattern)?);
     }
-    Ok(Plan {
-        family: family.name,
-        title: entry.title,
-        kernel: entry.kernel.into(),
-        initrds: entry.initrds.into_iter().map(PathBuf::from).collect(),
-        words: words.collect(),
-        roots,
-        modules: family.modules,
-    })
+    // Layers of languages are many and small, and have no modules.
+    roots.sort_by_key(|path| Reverse(fs::metadata(dir.join(path)).map_or(0, |metadata| metadata.len())));
+    Ok(roots)
 }
 
 fn family(dir: &Path, wanted: Option<&str>) -> Result<&'static Family, DistroError> {
     let mut marked = None;
     for family in FAMILIES {
-        for mark in family.marks {
-            if marked.is_none() && !find(dir, mark)?.is_empty() {
-                marked = Some(family);
-            }
+        if marked.is_none() && first(dir, family.marks)?.is_some() {
+            marked = Some(family);
         }
     }
     let Some(wanted) = wanted else {
@@ -205,79 +269,53 @@ fn family(dir: &Path, wanted: Option<&str>) -> Result<&'static Family, DistroErr
     }
 }
 
-/// The names in the medium's root, for an error message.
-fn listing(dir: &Path) -> String {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .map(|entries| {
-            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-        })
-        .unwrap_or_default();
-    names.sort();
-    if names.is_empty() { "nothing".into() } else { names.join(" ") }
-}
-
-/// The first live entry of the first menu that has one, and the menu's path.
-fn from_menu(dir: &Path, family: &Family) -> Result<Option<(Entry, String)>, DistroError> {
+/// The first live entry of the first menu that has one, and who says so.
+fn from_menu(dir: &Path, family: &Family, xen: bool) -> Result<Option<(Entry, String)>, DistroError> {
     let read =
         |path: &str| fs::read(dir.join(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    for path in family.menus {
-        let text = match read(path) {
-            Ok(text) => text,
-            Err(error) if is_absence(&error) => continue,
-            Err(error) => return Err(DistroError::Unreadable { path: (*path).into(), error }),
-        };
-        let entries = menu::entries(path, &text, &|included| read(included).ok());
-        let live = entries.into_iter().find(|entry| entry.words.iter().any(|word| word == family.entry_has));
-        if let Some(entry) = live {
-            return Ok(Some((entry, format!("{path} names it"))));
+    for pattern in family.menus {
+        for path in find(dir, pattern)? {
+            let path = path.to_string_lossy();
+            let text = match read(&path) {
+                Ok(text) => text,
+                Err(error) if is_absence(&error) => continue,
+                Err(error) => return Err(DistroError::Unreadable { path: path.into_owned(), error }),
+            };
+            let entries = menu::entries(&path, &text, &|included| read(included).ok());
+            if let Some(entry) = live_entry(entries, family, xen) {
+                return Ok(Some((entry, format!("{path} names it"))));
+            }
         }
     }
     Ok(None)
 }
 
-fn from_table(dir: &Path, family: &Family) -> Result<Entry, DistroError> {
-    let first = |what, patterns: &[&str]| {
-        for pattern in patterns {
-            if let Some(path) = find(dir, pattern)?.into_iter().next() {
-                return Ok(path.to_string_lossy().into_owned());
-            }
-        }
-        Err(DistroError::Missing {
-            what,
-            path: patterns.join(" or "),
-            says: format!("type={} needs it", family.name),
-        })
-    };
-    Ok(Entry {
-        title: format!("{} without a menu", family.name),
-        kernel: first("kernel", family.kernels)?,
-        initrds: vec![first("initrd", family.initrds)?],
-        words: family.words.iter().map(ToString::to_string).collect(),
+/// With a hypervisor only where one is wanted; without one even there, for it may be found.
+fn live_entry(entries: Vec<Entry>, family: &Family, xen: bool) -> Option<Entry> {
+    let (under, bare): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.hypervisor.is_some());
+    let under = if xen { under } else { Vec::new() };
+    [under, bare].into_iter().find_map(|entries| {
+        family.live.iter().find_map(|tell| entries.iter().find(|entry| tell.is_of(entry)).cloned())
     })
 }
 
-/// A server that went away gives other errors, and must not be told as a hole in the image.
-fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// The files that a pattern finds, relative to `dir` and sorted.
-fn find(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, DistroError> {
-    let (parent, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
-    let entries = match fs::read_dir(dir.join(parent)) {
-        Ok(entries) => entries,
-        Err(error) if is_absence(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(DistroError::Unreadable { path: parent.into(), error }),
+fn from_table(dir: &Path, family: &Family) -> Result<Entry, DistroError> {
+    let one = |what, patterns: &[&str]| match first(dir, patterns)? {
+        Some(path) => Ok(path.to_string_lossy().into_owned()),
+        None => Err(DistroError::Missing {
+            what,
+            path: patterns.join(" or "),
+            says: format!("type={} needs it", family.name),
+        }),
     };
-    let entries: Result<Vec<_>, _> = entries.collect();
-    let mut found: Vec<PathBuf> = entries
-        .map_err(|error| DistroError::Unreadable { path: parent.into(), error })?
-        .into_iter()
-        .filter(|entry| glob::matches(name, &entry.file_name().to_string_lossy()))
-        .map(|entry| Path::new(parent).join(entry.file_name()))
-        .collect();
-    found.sort();
-    Ok(found)
+    Ok(Entry {
+        title: format!("{} without a menu", family.name),
+        kernel: one("kernel", family.kernels)?,
+        initrds: vec![one("initrd", family.initrds)?],
+        words: family.words.iter().map(ToString::to_string).collect(),
+        hypervisor: None,
+    })
 }
 
 #[cfg(test)]
@@ -297,6 +335,14 @@ mod tests {
         dir
     }
 
+    fn target(family: Option<&str>, pass_on: &[&str]) -> Target {
+        Target {
+            family: family.map(str::to_owned),
+            xen: None,
+            pass_on: pass_on.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     fn debian() -> Vec<(&'static str, &'static str)> {
         vec![
             ("live/filesystem.squashfs", ""),
@@ -309,13 +355,13 @@ mod tests {
     #[test]
     fn the_menus_live_entry_becomes_the_plan() {
         let dir = medium(&debian());
-        let plan = recognise(dir.path(), None, &["console=ttyS0".into()]).unwrap();
+        let plan = recognise(dir.path(), &target(None, &["console=ttyS0"])).unwrap();
         assert_eq!((plan.family, plan.title.as_str()), ("debian", "Live system"));
         assert_eq!(plan.kernel, Path::new("live/vmlinuz-6.1"));
         assert_eq!(plan.initrds, [Path::new("live/initrd.img-6.1")]);
         assert_eq!(
             plan.words,
-            ["boot=live", "components", "quiet", "live-media=/dev/loop0", "nodhcp", "console=ttyS0"]
+            ["live-media=/dev/loop0", "nodhcp", "boot=live", "components", "quiet", "console=ttyS0"]
         );
         assert_eq!(plan.roots, [Path::new("live/filesystem.squashfs")]);
     }
@@ -323,7 +369,7 @@ mod tests {
     #[test]
     fn without_a_menu_the_table_knows() {
         let files: Vec<_> = debian().into_iter().filter(|(path, _)| !path.ends_with(".cfg")).collect();
-        let plan = recognise(medium(&files).path(), Some("debian"), &[]).unwrap();
+        let plan = recognise(medium(&files).path(), &target(Some("debian"), &[])).unwrap();
         assert_eq!(plan.kernel, Path::new("live/vmlinuz-6.1"));
         assert!(plan.words.contains(&"boot=live".to_owned()));
     }
@@ -332,7 +378,7 @@ mod tests {
     fn a_missing_kernel_or_initrd_is_named_with_who_wants_it() {
         for (gone, what) in [("live/vmlinuz-6.1", "kernel"), ("live/initrd.img-6.1", "initrd")] {
             let files: Vec<_> = debian().into_iter().filter(|(path, _)| *path != gone).collect();
-            let error = recognise(medium(&files).path(), None, &[]).unwrap_err().to_string();
+            let error = recognise(medium(&files).path(), &target(None, &[])).unwrap_err().to_string();
             assert_eq!(
                 error,
                 format!("the {what} {gone} is missing in the image, though boot/grub/grub.cfg names it")
@@ -342,7 +388,8 @@ mod tests {
 
     #[test]
     fn an_unknown_medium_says_what_was_looked_for_and_found() {
-        let error = recognise(medium(&[("casper/x", "")]).path(), None, &[]).unwrap_err().to_string();
+        let error =
+            recognise(medium(&[("casper/x", "")]).path(), &target(None, &[])).unwrap_err().to_string();
         assert!(
             error.contains("live/*.squashfs (debian)") && error.contains("its root has casper"),
             "{error}"
@@ -351,9 +398,13 @@ mod tests {
 
     #[test]
     fn a_type_that_contradicts_the_medium_says_both() {
-        let error = recognise(medium(&[("x", "")]).path(), Some("debian"), &[]).unwrap_err().to_string();
+        let error =
+            recognise(medium(&[("x", "")]).path(), &target(Some("debian"), &[])).unwrap_err().to_string();
         assert!(error.contains("type=debian") && error.contains("lacks live/*.squashfs"), "{error}");
-        let error = recognise(medium(&debian()).path(), Some("beos"), &[]).unwrap_err().to_string();
-        assert!(error.contains("type=beos is no family this release knows (debian)"), "{error}");
+        let error = recognise(medium(&debian()).path(), &target(Some("beos"), &[])).unwrap_err().to_string();
+        assert!(
+            error.contains("type=beos is no family this release knows (debian|fedora|casper|knoppix)"),
+            "{error}"
+        );
     }
 }

@@ -1,17 +1,21 @@
-//! Step 8: load the next kernel, then leave.
+//! Step 8: load the next kernel, or the hypervisor that starts it, then leave.
+
+pub mod multiboot;
 
 use crate::failure::Explain;
 use crate::measure::Measured;
 use crate::measure::evidence::{Evidence, Statement, What};
-use crate::memory::{Pread, Sealed};
-use crate::sys::kexec::file_load;
+use crate::memory::{self, Pread, Sealed};
+use crate::sys::kexec::{file_load, load_segments};
+use multiboot::{Module, MultibootError};
 use rustix::system::{RebootCommand, reboot};
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
 pub const CMDLINE_MAX: usize = 2048;
@@ -19,6 +23,8 @@ pub const CMDLINE_MAX: usize = 2048;
 /// A kernel and what it starts with.
 #[derive(Debug)]
 pub struct Payload {
+    /// What starts the target's kernel, where that is not us.
+    pub hypervisor: Option<Hypervisor>,
     /// Where the target's kernel is on the medium.
     pub path: String,
     /// The target's kernel.
@@ -29,6 +35,19 @@ pub struct Payload {
     pub parts: Vec<Part>,
     /// The target's command line.
     pub cmdline: CString,
+}
+
+/// A hypervisor and its arguments.
+#[derive(Debug)]
+pub struct Hypervisor {
+    /// Where it is on the medium.
+    pub path: String,
+    /// The file as it is there.
+    pub file: Vec<u8>,
+    /// The program in it.
+    pub program: Vec<u8>,
+    /// Its arguments.
+    pub words: String,
 }
 
 /// A part of an initrd.
@@ -44,8 +63,13 @@ pub struct Part {
 
 impl Evidence for Payload {
     fn statements(&self) -> io::Result<Vec<Statement>> {
+        let mut statements = Vec::new();
+        if let Some(Hypervisor { path, file, words, .. }) = &self.hypervisor {
+            statements.push(Statement::bytes(What::Hypervisor, path, &mut file.as_slice())?);
+            statements.push(Statement::words(What::Options, words.as_str()));
+        }
         let kernel = &mut Pread::new(self.kernel.file());
-        let mut statements = vec![Statement::bytes(What::Kernel, &self.path, kernel)?];
+        statements.push(Statement::bytes(What::Kernel, &self.path, kernel)?);
         for Part { what, path, range } in &self.parts {
             let part = &mut Pread::at(&self.initrd, range.start).take(range.end - range.start);
             statements.push(Statement::bytes(*what, path, part)?);
@@ -70,6 +94,18 @@ pub enum KexecError {
     /// No room.
     #[error("there is not enough memory to place the target's kernel and initrd")]
     Memory(#[source] io::Error),
+    /// The hypervisor cannot be started.
+    #[error("cannot start the hypervisor {path}")]
+    Multiboot {
+        /// The hypervisor.
+        path: String,
+        /// Why not.
+        #[source]
+        error: MultibootError,
+    },
+    /// The hypervisor would find nothing that the firmware wrote.
+    #[error("a hypervisor that is started by kexec does not find ACPI on a machine with UEFI")]
+    Uefi,
     /// No such call.
     #[error("this kernel was built without kexec_file_load")]
     Missing(#[source] io::Error),
@@ -110,6 +146,13 @@ impl Explain for KexecError {
             }
             Self::NotKernel(_) | Self::Other(_) => "Check the image; the kernel's log may say more".into(),
             Self::Memory(_) => "Add memory, or boot a smaller image".into(),
+            Self::Multiboot {
+                error: MultibootError::Taken { .. } | MultibootError::NoRoom { .. }, ..
+            } => "Use a machine with more memory below 4 GiB, or boot without bootxen=1".into(),
+            Self::Multiboot { .. } => {
+                "Use an image with a Xen for Multiboot2, or boot without bootxen=1".into()
+            }
+            Self::Uefi => "Switch the firmware to BIOS (CSM), or boot without bootxen=1".into(),
             Self::Missing(_) => "Use InetBoot's own kernel, or one with CONFIG_KEXEC_FILE".into(),
             Self::Jump(_) => "Reboot, and try inetboot.onfail=shell to look around".into(),
         }
@@ -119,11 +162,41 @@ impl Explain for KexecError {
 /// Place the measured payload in memory. Undone by nothing but a reboot or another load. `notes` is
 /// a last segment of the initrd, for the second life's eyes: about this boot, and not measured.
 pub fn load(payload: Measured<Payload>, notes: &[u8]) -> Result<(), KexecError> {
-    let Payload { kernel, mut initrd, cmdline, .. } = payload.into_inner();
+    let Payload { hypervisor, kernel, mut initrd, cmdline, .. } = payload.into_inner();
     initrd.seek(SeekFrom::End(0)).and_then(|_| initrd.write_all(notes)).map_err(KexecError::Memory)?;
     let initrd = Sealed::new(initrd).map_err(KexecError::Memory)?;
-    file_load(kernel.file().as_fd(), initrd.file().as_fd(), &cmdline)?;
-    Ok(())
+    match hypervisor {
+        None => Ok(file_load(kernel.file().as_fd(), initrd.file().as_fd(), &cmdline)?),
+        Some(hypervisor) => load_under(&hypervisor, &kernel, &initrd, &cmdline),
+    }
+}
+
+/// Xen's entry for loaders other than UEFI's looks for ACPI where a BIOS leaves it, and nowhere else.
+fn load_under(
+    hypervisor: &Hypervisor,
+    kernel: &Sealed,
+    initrd: &Sealed,
+    cmdline: &CStr,
+) -> Result<(), KexecError> {
+    if Path::new("/sys/firmware/efi").exists() {
+        return Err(KexecError::Uefi);
+    }
+    let contents = |sealed: &Sealed| {
+        let mut bytes = Vec::new();
+        Pread::new(sealed.file()).read_to_end(&mut bytes).map(|_| bytes).map_err(KexecError::Memory)
+    };
+    let (kernel, initrd) = (contents(kernel)?, contents(initrd)?);
+    let cmdline = cmdline.to_string_lossy();
+    let modules = [
+        Module { what: "kernel", bytes: &kernel, words: &cmdline },
+        Module { what: "initrd", bytes: &initrd, words: "" },
+    ];
+    let memory = memory::regions().map_err(KexecError::Memory)?;
+    let (segments, start) = multiboot::lay_out(&hypervisor.program, &hypervisor.words, &modules, &memory)
+        .map_err(|error| KexecError::Multiboot { path: hypervisor.path.clone(), error })?;
+    let segments: Vec<_> =
+        segments.iter().map(|segment| (&*segment.bytes, segment.at, segment.length)).collect();
+    Ok(load_segments(start, &segments)?)
 }
 
 /// Leave for what [`load`] placed. From here on nothing of this life runs: all devices must be

@@ -40,6 +40,10 @@ pub enum What {
     Index,
     /// Its version, where it has no index.
     Version,
+    /// What starts the target's kernel in our place.
+    Hypervisor,
+    /// Its arguments.
+    Options,
     /// The target's kernel.
     Kernel,
     /// The target's initrd.
@@ -69,12 +73,14 @@ pub struct Row {
 
 /// The event table, in the order in which it happens.
 #[rustfmt::skip] // a table
-pub const TABLE: [Row; 11] = [
+pub const TABLE: [Row; 13] = [
     row(What::Agent, "agent", BYTES, "version, size and SHA-256 of the program that runs"),
     row(What::Arguments, "arguments", WORDS, "the kernel arguments that were understood, in order"),
     row(What::Image, "image", WORDS, "the image's addresses, and who vouches for it"),
     row(What::Index, "index", BYTES, "size and SHA-256 of the image's index: it stands for every byte of the image"),
     row(What::Version, "version", BYTES, "of an image without an index: its length, and its version on the server"),
+    row(What::Hypervisor, "hypervisor", BYTES, "path, size and SHA-256 of the hypervisor, where one was asked for"),
+    row(What::Options, "options", WORDS, "the hypervisor's arguments"),
     row(What::Kernel, "kernel", BYTES, "path, size and SHA-256 of the target's kernel"),
     row(What::Initrd, "initrd", BYTES, "path, size and SHA-256 of each of the target's initrds"),
     row(What::Overlay, "overlay", BYTES, "path, size and SHA-256 of each file added to the initrd"),

@@ -32,7 +32,7 @@ pub mod tpm2;
 use crate::config::TpmPolicy;
 use crate::console;
 use crate::failure::{Explain, Failure, chain};
-use crate::source::Image;
+use crate::source::images::Images;
 use crate::step::Step;
 use bank::{Bank, names};
 use chip::{Chip, ChipError};
@@ -117,9 +117,10 @@ impl Evidence for Agent {
     }
 }
 
-impl Evidence for Image {
+impl Evidence for Images {
     fn statements(&self) -> io::Result<Vec<Statement>> {
-        evidence::of_recipe(&self.recipe())
+        let each = self.iter().map(|image| evidence::of_recipe(&image.recipe()));
+        Ok(each.collect::<io::Result<Vec<_>>>()?.concat())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::sys::loopctl;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::ffi::CStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -56,11 +57,12 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mount the file system `kind` on `device` at `dir`, which is made if need be, read-only.
-    pub fn mount(device: LoopDevice, kind: &str, dir: &Path) -> io::Result<Self> {
+    /// Mount the file system `kind` on `device` at `dir`, which is made if need be, read-only and with
+    /// the file system's own `options`.
+    pub fn mount(device: LoopDevice, kind: &str, dir: &Path, options: Option<&CStr>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount(device.path(), dir, kind, flags, None)?;
+        mount(device.path(), dir, kind, flags, options)?;
         Ok(Self { dir: dir.to_owned(), _device: device })
     }
 

@@ -1,19 +1,21 @@
-//! Step 4: the image as a file, a block device, a mounted CD.
+//! Step 4: the image as a file, a block device, a mounted CD; or just the files that were named.
 
 pub mod fuse;
 pub mod loopdev;
+pub(crate) mod root;
 
 use crate::early;
 use crate::failure::Explain;
 use crate::measure::Measured;
 use crate::source::fault::SourceError;
+use crate::source::images::Images;
 use crate::source::{Image, Source};
 use fuse::FuseMount;
 use loopdev::{LoopDevice, Mounted};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where the first life keeps its mounts.
@@ -23,12 +25,29 @@ const RUN: &str = "/inetboot.d";
 const DESCRIPTOR: u64 = 16 * 2048;
 const MARK: &[u8] = b"CD001";
 
-/// An image as a mounted CD. Everything is undone when it is dropped, in reverse order.
-pub struct Medium {
+/// What there is to boot from, as a directory. Everything is undone when it is dropped, in reverse
+/// order.
+#[derive(Debug)]
+pub enum Medium {
+    /// A mounted CD.
+    Cd(MountedCd),
+    /// A kernel and its initrd.
+    Files(Files),
+}
+
+/// An image as a mounted CD.
+pub struct MountedCd {
     // Field order is drop order.
     cd: Mounted,
     _file: FuseMount,
     source: Arc<dyn Source>,
+}
+
+/// Remote files, each in a directory of its own: `kernel/linux`, `initrd/initrd.gz`.
+pub struct Files {
+    dir: PathBuf,
+    _mounts: Vec<FuseMount>,
+    sources: Vec<Arc<dyn Source>>,
 }
 
 /// The files of a CD, as a directory.
@@ -36,7 +55,7 @@ pub trait Cd {
     /// The directory.
     fn dir(&self) -> &Path;
 
-    /// The files of the squashfs at `path` of the CD: the target's root, to take modules from.
+    /// The files of the root file system at `path` of the CD, to take modules from.
     fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError>;
 
     /// What the source says about an I/O error that the kernel reported for a file.
@@ -47,12 +66,6 @@ pub trait Cd {
 pub trait Root {
     /// The contents of the file at `path`, which is relative to the root.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-}
-
-impl Root for Mounted {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(self.dir().join(path))
-    }
 }
 
 /// Why an image is no medium.
@@ -104,8 +117,30 @@ impl Explain for MediumError {
     }
 }
 
-/// Mount the CD of an image, which was measured as far as it can be before it is read.
-pub fn mount(image: &Measured<Image>) -> Result<Medium, MediumError> {
+/// Mount what was opened, and measured as far as it can be before it is read.
+pub fn mount(images: &Measured<Images>) -> Result<Medium, MediumError> {
+    match images.initrd() {
+        None => mount_cd(images.first()).map(Medium::Cd),
+        Some(initrd) => mount_files(images.first(), initrd).map(Medium::Files),
+    }
+}
+
+fn mount_files(kernel: &Image, initrd: &Image) -> Result<Files, MediumError> {
+    early::load_module("fuse");
+    let dir = Path::new(RUN).join("files");
+    let (mut mounts, mut sources) = (Vec::new(), Vec::new());
+    for (name, image) in [("kernel", kernel), ("initrd", initrd)] {
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).map_err(MediumError::Fuse)?;
+        let file = image.file_name();
+        let mount = FuseMount::mount(Arc::clone(image.source()), &dir, OsStr::new(&file));
+        mounts.push(mount.map_err(MediumError::Fuse)?);
+        sources.push(Arc::clone(image.source()));
+    }
+    Ok(Files { dir, _mounts: mounts, sources })
+}
+
+fn mount_cd(image: &Image) -> Result<MountedCd, MediumError> {
     let source = image.source();
     check_iso(&**source)?;
     for module in ["fuse", "loop", "isofs"] {
@@ -115,12 +150,12 @@ pub fn mount(image: &Measured<Image>) -> Result<Medium, MediumError> {
     // Kernel and initrd are read from end to end here; this is what fills the line.
     device.set_read_ahead(4096);
     let dir = Path::new(RUN).join("cd");
-    let cd = Mounted::mount(device, "iso9660", &dir).map_err(|error| MediumError::Mount {
+    let cd = Mounted::mount(device, "iso9660", &dir, None).map_err(|error| MediumError::Mount {
         what: "the image's ISO 9660 file system".into(),
         trouble: trouble(&**source),
         error,
     })?;
-    Ok(Medium { cd, _file: file, source: Arc::clone(source) })
+    Ok(MountedCd { cd, _file: file, source: Arc::clone(source) })
 }
 
 /// The image as a block device: a FUSE file in `dir`/image, and a loop device on it.
@@ -134,25 +169,28 @@ pub fn attach(source: &Arc<dyn Source>, dir: &Path) -> Result<(FuseMount, LoopDe
 
 impl Cd for Medium {
     fn dir(&self) -> &Path {
-        self.cd.dir()
-    }
-
-    fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
-        early::load_module("squashfs");
-        let device = LoopDevice::attach(&self.dir().join(path), false).map_err(MediumError::Loop)?;
-        let dir = Path::new(RUN).join("root");
-        match Mounted::mount(device, "squashfs", &dir) {
-            Ok(mounted) => Ok(Box::new(mounted)),
-            Err(error) => Err(MediumError::Mount {
-                what: format!("{} of the image", path.display()),
-                trouble: self.trouble(),
-                error,
-            }),
+        match self {
+            Self::Cd(cd) => cd.cd.dir(),
+            Self::Files(files) => &files.dir,
         }
     }
 
+    fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
+        root::mount(&self.dir().join(path), Path::new(RUN)).map_err(|failed| match failed {
+            root::Failed::Other(error) => error,
+            root::Failed::Kernel(error) => MediumError::Mount {
+                what: format!("{} of the image", path.display()),
+                trouble: self.trouble(),
+                error,
+            },
+        })
+    }
+
     fn trouble(&self) -> String {
-        trouble(&*self.source)
+        match self {
+            Self::Cd(cd) => trouble(&*cd.source),
+            Self::Files(files) => files.sources.iter().map(|source| trouble(&**source)).collect(),
+        }
     }
 }
 
@@ -193,9 +231,15 @@ fn looks_like(start: &[u8]) -> &'static str {
         .map_or("it lacks the mark CD001 at byte 32769", |(_, look)| look)
 }
 
-impl std::fmt::Debug for Medium {
+impl std::fmt::Debug for MountedCd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Medium").field("cd", &self.cd).finish_non_exhaustive()
+        f.debug_struct("MountedCd").field("cd", &self.cd).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
@@ -203,13 +247,13 @@ impl std::fmt::Debug for Medium {
 mod tests {
     use super::*;
     use crate::memory;
-    use crate::source::ram::Ram;
+    use crate::source::file::File;
     use std::io::Write;
 
-    fn source(contents: &[u8]) -> Ram {
+    fn source(contents: &[u8]) -> File {
         let mut file = memory::file("test").unwrap();
         file.write_all(contents).unwrap();
-        Ram::new(file, contents.len() as u64, "http://h/x".into())
+        File::new(file, contents.len() as u64, "http://h/x".into())
     }
 
     fn refusal(contents: &[u8]) -> String {

@@ -13,6 +13,9 @@ pub enum NotBootable {
     /// It has no such header.
     #[error("it is not an x86 Linux kernel")]
     NotX86,
+    /// It is one for other machines.
+    #[error("it is a kernel for {0} machines, and this is a 64-bit PC")]
+    Machine(&'static str),
     /// It is a 32-bit kernel.
     #[error("it is a 32-bit kernel, and this machine was booted with a 64-bit one")]
     Not64Bit,
@@ -36,7 +39,7 @@ impl Kernel {
                 .ok_or(NotBootable::NotX86)
         };
         if start.get(MAGIC_AT..MAGIC_AT + 4) != Some(b"HdrS") {
-            return Err(NotBootable::NotX86);
+            return Err(machine(start).map_or(NotBootable::NotX86, NotBootable::Machine));
         }
         // XLF_KERNEL_64, since protocol 2.12 (Linux 3.8).
         if u16_at(VERSION_AT)? < 0x020c || u16_at(XLOADFLAGS_AT)? & 1 == 0 {
@@ -46,6 +49,26 @@ impl Kernel {
         let version = start.get(version_at..).unwrap_or_default();
         let version = version.split(|byte| *byte == 0 || *byte == b' ').next().unwrap_or_default();
         Ok(Self { release: String::from_utf8_lossy(version).into_owned() })
+    }
+}
+
+/// For which machines a kernel is that is not for PCs. Kernels of today are EFI programs too, and say
+/// it there (PE, "COFF File Header"); `Documentation/arch/arm64/booting.rst` has the mark of others.
+fn machine(start: &[u8]) -> Option<&'static str> {
+    const PE_AT: usize = 0x3c;
+    if start.get(0x38..0x3c) == Some(b"ARM\x64") {
+        return Some("arm64");
+    }
+    let at = u32::from_le_bytes(start.get(PE_AT..PE_AT + 4)?.try_into().ok()?) as usize;
+    if start.get(at..at.checked_add(4)?) != Some(b"PE\0\0") {
+        return None;
+    }
+    match u16::from_le_bytes(start.get(at + 4..at.checked_add(6)?)?.try_into().ok()?) {
+        0xaa64 => Some("arm64"),
+        0x01c0 | 0x01c2 | 0x01c4 => Some("arm"),
+        0x5064 => Some("riscv64"),
+        0x6264 => Some("loongarch64"),
+        _ => None,
     }
 }
 
@@ -77,6 +100,15 @@ mod tests {
         old[XLOADFLAGS_AT] = 0;
         assert_eq!(Kernel::parse(&old), Err(NotBootable::Not64Bit));
         assert_eq!(Kernel::parse(b"\x4d\x5aARM64"), Err(NotBootable::NotX86));
+        // The beginning of a vmlinuz of linux-image-arm64 6.1: EFI stub, and the mark.
+        let mut arm = vec![0; 0x400];
+        arm[..2].copy_from_slice(b"MZ");
+        arm[0x3c] = 0x40;
+        arm[0x40..0x46].copy_from_slice(&[b'P', b'E', 0, 0, 0x64, 0xaa]);
+        assert_eq!(Kernel::parse(&arm), Err(NotBootable::Machine("arm64")));
+        arm[0x40] = 0;
+        arm[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        assert_eq!(Kernel::parse(&arm), Err(NotBootable::Machine("arm64")));
     }
 
     proptest! {

@@ -65,6 +65,8 @@ pub struct Handoff {
     pub lease_age: Duration,
     /// Modules to load, in order: absolute paths in the target's initrd.
     pub modules: Vec<String>,
+    /// Where the target's init wants to find the CD mounted.
+    pub premount: Option<String>,
     /// What the first life cost.
     pub first: Cost,
 }
@@ -150,6 +152,9 @@ impl Handoff {
         for module in &self.modules {
             line("module", module);
         }
+        if let Some(dir) = &self.premount {
+            line("premount", dir);
+        }
         for (step, time) in &self.first.timings {
             line("took", &format_args!("{} {}", step.name(), time.as_millis()));
         }
@@ -202,6 +207,7 @@ impl Handoff {
             written: Duration::from_millis(fields.one("written-milliseconds", parsed)?.unwrap_or(0)),
             lease_age: Duration::from_secs(fields.one("lease-age-seconds", parsed)?.unwrap_or(0)),
             modules: fields.all("module", parsed)?,
+            premount: fields.one("premount", parsed)?,
             first: Cost {
                 timings: fields.all("took", took)?,
                 bytes: fields.one("bytes", parsed)?.unwrap_or(0),
@@ -268,7 +274,7 @@ fn place(text: &str) -> Option<Place> {
 const FILE: &str = "file";
 
 /// Every key there is.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 30] = [
     "url",
     "proxy",
     "disk",
@@ -294,6 +300,7 @@ const KEYS: [&str; 29] = [
     "written-milliseconds",
     "lease-age-seconds",
     "module",
+    "premount",
     "took",
     "bytes",
     "requests",
@@ -410,6 +417,7 @@ mod tests {
                 "/usr/lib/modules/6.1/kernel/fs/fuse/fuse.ko".into(),
                 "/inetboot.d/modules/e1000.ko".into(),
             ],
+            premount: Some("/mnt-system".into()),
             first: Cost {
                 timings: vec![(Step::Network, Duration::from_millis(1500))],
                 bytes: 44_000_000,
@@ -428,6 +436,7 @@ mod tests {
         let bare = Handoff {
             proxy: None,
             disk: None,
+            premount: None,
             lease: Lease { grant: None, mtu: None, routes: vec![], ..handoff().lease },
             ..handoff()
         };

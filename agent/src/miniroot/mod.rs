@@ -23,9 +23,11 @@ pub mod pack;
 mod transplant;
 
 use crate::console::{self, Progress, size};
-use crate::distro::Plan;
+use crate::distro::menu::Program;
+use crate::distro::{Plan, xen};
 use crate::failure::Explain;
-use crate::kexec::{self, CMDLINE_MAX, Payload};
+use crate::kexec::multiboot::WORDS_MAX;
+use crate::kexec::{self, CMDLINE_MAX, Hypervisor, Payload};
 use crate::measure::eventlog::EventLog;
 use crate::measure::evidence::What;
 use crate::medium::{Cd, MediumError};
@@ -34,7 +36,7 @@ use crate::source::recipe::Recipe;
 use bzimage::{Kernel, NotBootable};
 use handoff::Handoff;
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -50,6 +52,10 @@ const SLACK: u64 = 24 << 20;
 
 /// Memory the target needs beside its unpacked initrd, to come up at all.
 const TARGET_FLOOR: u64 = 128 << 20;
+
+/// Whose memory it is.
+const MACHINE: &str = "this machine";
+const DOM0: &str = "dom0";
 
 /// Why there is no payload.
 #[derive(Debug, thiserror::Error)]
@@ -84,10 +90,12 @@ pub enum MinirootError {
         error: io::Error,
     },
     /// Too little memory.
-    #[error("not enough memory for {what}: {} are needed, this machine has {}", size(*need), size(*have))]
+    #[error("not enough memory for {what}: {} are needed, {who} has {}", size(*need), size(*have))]
     Memory {
         /// For what.
         what: &'static str,
+        /// Who has it.
+        who: &'static str,
         /// How much that is.
         need: u64,
         /// How much there is.
@@ -125,10 +133,12 @@ pub enum MinirootError {
     #[error("cannot make the overlay")]
     Overlay(#[source] io::Error),
     /// Too many arguments.
-    #[error("the target's command line has {length} bytes, and the kernel takes {}", CMDLINE_MAX - 1)]
+    #[error("the target's command line has {length} bytes, and only {limit} are taken")]
     Cmdline {
         /// How long it is.
         length: usize,
+        /// How long it may be.
+        limit: usize,
     },
 }
 
@@ -140,6 +150,9 @@ impl Explain for MinirootError {
                 "Use an image whose initrd is packed by gzip, xz or zstd, or check its checksum".into()
             }
             Self::Kernel { .. } => "Use an image for 64-bit PCs (amd64, x86_64)".into(),
+            Self::Memory { who: DOM0, .. } => {
+                "Give dom0 more: inetboot.xen=dom0_mem=SIZE, or add memory".into()
+            }
             Self::Memory { .. } => "Add memory, or boot a smaller image".into(),
             Self::NoDriver { kind, .. } => format!("Use another {kind}, or an image with more drivers"),
             Self::NoModule { .. } => "Use an image whose kernel has FUSE and loop devices".into(),
@@ -186,7 +199,8 @@ pub fn rebuild(
     luggage: &Luggage<'_>,
     memory: Option<Memory>,
 ) -> Result<(Payload, Vec<String>), MinirootError> {
-    let cmdline = cmdline(&plan.words)?;
+    let cmdline = cmdline(plan, if plan.hypervisor.is_some() { WORDS_MAX } else { CMDLINE_MAX })?;
+    let hypervisor = plan.hypervisor.as_ref().map(|program| hypervisor(program, cd)).transpose()?;
     let sizes = Sizes::of(plan, cd)?;
     if let Some(memory) = memory {
         check_room(sizes, memory)?;
@@ -205,28 +219,40 @@ pub fn rebuild(
     }
 
     console::say(&format!("  looking into the initrd of kernel {}", header.release));
-    let (tree, unpacked) = Tree::of_initrd(&initrd, &header.release).map_err(|error| {
-        let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-        MinirootError::Initrd { names: names.join(", "), error }
-    })?;
+    let (tree, unpacked) = match Tree::of_initrd(&initrd, &header.release) {
+        Ok(looked) => looked,
+        // Only the kernel has to read what we add nothing to.
+        Err(_) if !plan.is_live => Default::default(),
+        Err(error) => {
+            let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            return Err(MinirootError::Initrd { names: names.join(", "), error });
+        }
+    };
     if let Some(memory) = memory {
-        check_target(unpacked, sizes.initrd, memory)?;
+        check_target(unpacked, sizes.initrd, plan, memory)?;
     }
 
-    let organs = transplant::choose(plan, cd, hardware, &header.release, tree)?;
-    parts.extend(append_overlay(&mut initrd, luggage, &organs).map_err(MinirootError::Overlay)?);
+    let mut modules = Vec::new();
+    if plan.is_live {
+        let organs = transplant::choose(plan, cd, hardware, &header.release, tree)?;
+        parts.extend(append_overlay(&mut initrd, luggage, &organs).map_err(MinirootError::Overlay)?);
+        modules.extend(organs.iter().map(Organ::path));
+    }
 
     let kernel = Sealed::new(kernel).map_err(MinirootError::Overlay)?;
     let path = plan.kernel.display().to_string();
-    let modules = organs.iter().map(Organ::path).collect();
-    Ok((Payload { path, kernel, initrd, parts, cmdline }, modules))
+    Ok((Payload { hypervisor, path, kernel, initrd, parts, cmdline }, modules))
 }
 
-/// The last segment of the initrd: what only the second life of this one boot needs to know.
-pub fn notes(handoff: &Handoff, log: Option<&EventLog>) -> Result<Vec<u8>, MinirootError> {
+/// The last segment of the initrd: what only the second life of this one boot needs to know, and
+/// what was measured, for whoever asks where there is no second life.
+pub fn notes(handoff: Option<&Handoff>, log: Option<&EventLog>) -> Result<Vec<u8>, MinirootError> {
     let written = || {
         let mut archive = newc::Archive::new(Vec::new());
-        archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
+        archive.directory(inside(handoff::DIR), 0o755)?;
+        if let Some(handoff) = handoff {
+            archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
+        }
         if let Some(log) = log {
             archive.file(inside(handoff::EVENTLOG_PATH), 0o600, log.encode())?;
         }
@@ -235,16 +261,32 @@ pub fn notes(handoff: &Handoff, log: Option<&EventLog>) -> Result<Vec<u8>, Minir
     written().map_err(MinirootError::Overlay)
 }
 
-fn cmdline(words: &[String]) -> Result<CString, MinirootError> {
+/// The hypervisor in the file of that path; packed or not, as Xen lies on media.
+fn hypervisor(program: &Program, cd: &dyn Cd) -> Result<Hypervisor, MinirootError> {
+    let path = Path::new(&program.path);
+    let failed = |error| read_error(cd, path, error);
+    let file = fs::read(cd.dir().join(path)).map_err(failed)?;
+    let unpacked = pack::unpack(&file).map_err(failed)?;
+    let words = program.words.join(" ");
+    check_cmdline(words.len(), WORDS_MAX)?;
+    Ok(Hypervisor { path: program.path.clone(), file, program: unpacked, words })
+}
+
+/// Fails for arguments of `length` where `limit` includes a NUL, and for Xen the word it drops.
+fn check_cmdline(length: usize, limit: usize) -> Result<(), MinirootError> {
+    let limit = limit - 1 - if limit == WORDS_MAX { "module ".len() } else { 0 };
+    if length > limit { Err(MinirootError::Cmdline { length, limit }) } else { Ok(()) }
+}
+
+fn cmdline(plan: &Plan, limit: usize) -> Result<CString, MinirootError> {
     // First, for the kernel forgets init's arguments that come before it, and reads nothing behind
     // a bare `--`; and alone, for the last one wins.
     let ours = format!("rdinit={AGENT}");
-    let theirs = words.iter().map(String::as_str).filter(|word| !word.starts_with("rdinit="));
-    let text = std::iter::once(ours.as_str()).chain(theirs).collect::<Vec<_>>().join(" ");
-    let length = text.len();
-    if length >= CMDLINE_MAX {
-        return Err(MinirootError::Cmdline { length });
-    }
+    let ours = plan.is_live.then_some(ours.as_str());
+    let words = plan.words.iter().map(String::as_str);
+    let theirs = words.filter(|word| ours.is_none() || !word.starts_with("rdinit="));
+    let text = ours.into_iter().chain(theirs).collect::<Vec<_>>().join(" ");
+    check_cmdline(text.len(), limit)?;
     // A menu file with a NUL in it is damaged; the kernel would stop there.
     CString::new(text).map_err(|error| MinirootError::Overlay(io::Error::other(error)))
 }
@@ -272,18 +314,22 @@ fn check_room(sizes: Sizes, memory: Memory) -> Result<(), MinirootError> {
     let need = 3 * (sizes.kernel + sizes.initrd) + SLACK;
     let have = memory.available;
     if need > have {
-        return Err(MinirootError::Memory { what: "the target's kernel and initrd", need, have });
+        let what = "the target's kernel and initrd";
+        return Err(MinirootError::Memory { what, who: MACHINE, need, have });
     }
     Ok(())
 }
 
 /// The target unpacks its initrd into a file system that takes half of the memory at most, while
 /// the packed one is still there.
-fn check_target(unpacked: u64, packed: u64, memory: Memory) -> Result<(), MinirootError> {
-    let have = memory.total;
+fn check_target(unpacked: u64, packed: u64, plan: &Plan, memory: Memory) -> Result<(), MinirootError> {
+    let (who, have) = match &plan.hypervisor {
+        None => (MACHINE, memory.total),
+        Some(hypervisor) => (DOM0, xen::dom0_memory(&hypervisor.words, memory.total)),
+    };
     let need = (2 * unpacked).max(unpacked + packed + TARGET_FLOOR);
     if need > have {
-        return Err(MinirootError::Memory { what: "the target to unpack its initrd", need, have });
+        return Err(MinirootError::Memory { what: "the target to unpack its initrd", who, need, have });
     }
     Ok(())
 }

@@ -82,14 +82,15 @@ impl Index {
         self.builtin.contains(&normal(name))
     }
 
-    /// The module of this name, in its normal spelling; names may be written with `-` or `_`,
-    /// and file systems are also found by their `fs-` alias.
+    /// The module of this name, in its normal spelling; names may be written with `-` or `_`, and
+    /// may be aliases: those of file systems (`fs-NAME`), and others that stand for one name alone.
     pub fn module(&self, name: &str) -> Option<&str> {
         let name = normal(name);
         let key = self.modules.get_key_value(&name).map(|(key, _)| key.as_str());
         key.or_else(|| {
-            let wanted = format!("fs_{name}");
-            self.aliases.iter().find(|(alias, _)| normal(alias) == wanted).map(|(_, module)| module.as_str())
+            let wanted = [format!("fs_{name}"), name];
+            let alias = self.aliases.iter().find(|(alias, _)| wanted.contains(&normal(alias)));
+            alias.map(|(_, module)| module.as_str())
         })
     }
 
@@ -152,7 +153,7 @@ mod tests {
             let text = match name {
                 "modules.dep" => DEP,
                 "modules.alias" => {
-                    "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-iso9660 isofs\nalias iso9660 isofs\n"
+                    "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-iso9660 isofs\nalias crypto-crc32c isofs\n"
                 }
                 "modules.softdep" => "softdep r8169 pre: realtek\n",
                 "modules.builtin" => "kernel/drivers/virtio/virtio-pci.ko\n",
@@ -188,9 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_found_by_any_spelling() {
+    fn a_module_is_found_by_any_spelling_and_by_an_alias() {
         assert_eq!(index().module("virtio-net"), Some("virtio_net"));
         assert_eq!(index().module("iso9660"), Some("isofs"));
+        assert_eq!(index().module("crypto-crc32c"), Some("isofs"));
         assert_eq!(index().module("absent"), None);
     }
 

@@ -248,6 +248,9 @@ impl Chosen {
         console::say("  the initrd lacks modules: looking into the target's root");
         let mut missing = missing.to_vec();
         for path in &plan.roots {
+            if missing.is_empty() {
+                break;
+            }
             let root = cd.root(path).map_err(MinirootError::Root)?;
             let Some(tree) = Tree::of_root(&*root, release) else { continue };
             let mut still = Vec::new();

@@ -97,6 +97,11 @@ impl Link {
         Path::new(SYS_CLASS_NET).join(&self.name)
     }
 
+    /// Whether it is switched on.
+    pub fn is_up(&self) -> bool {
+        self.flags().is_ok_and(|flags| flags & IFF_UP != 0)
+    }
+
     /// Switch it on.
     pub fn up(&self) -> io::Result<()> {
         self.change_flags(|flags| flags | IFF_UP)
@@ -110,10 +115,17 @@ impl Link {
 
     /// By sysfs, which does what RTM_SETLINK does: that message's codec weighs 45 KB.
     fn change_flags(&self, change: impl FnOnce(u32) -> u32) -> io::Result<()> {
-        let path = Path::new(SYS_CLASS_NET).join(self.name_now()).join("flags");
-        let text = fs::read_to_string(&path)?;
-        let flags = u32::from_str_radix(text.trim().trim_start_matches("0x"), 16);
-        fs::write(path, format!("{:#x}", change(flags.map_err(io::Error::other)?)))
+        let flags = change(self.flags()?);
+        fs::write(self.flags_file(), format!("{flags:#x}"))
+    }
+
+    fn flags(&self) -> io::Result<u32> {
+        let text = fs::read_to_string(self.flags_file())?;
+        u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).map_err(io::Error::other)
+    }
+
+    fn flags_file(&self) -> PathBuf {
+        Path::new(SYS_CLASS_NET).join(self.name_now()).join("flags")
     }
 
     /// Give it the lease's address, routes and MTU. Safe to repeat.

@@ -6,6 +6,8 @@
 pub mod clock;
 mod datagram;
 pub mod dhcp;
+pub mod dropins;
+pub mod guard;
 pub mod link;
 pub mod renew;
 

@@ -1,6 +1,7 @@
 //! What goes wrong between us and the servers: one fault of one request, and the error that ends
 //! a read. A fault knows whether the same request may succeed in a moment.
 
+use super::cloop::CloopError;
 use super::index::IndexError;
 use super::tls::{CaError, TlsFault};
 use super::trust::TrustError;
@@ -57,6 +58,16 @@ pub enum SourceError {
         /// The index.
         url: String,
     },
+    /// A directory that has not what a boot needs.
+    #[error("the directory {dir} has no {what}: it was looked for as {names}")]
+    NotThere {
+        /// The directory.
+        dir: String,
+        /// `kernel` or `initrd`.
+        what: &'static str,
+        /// The names that were tried.
+        names: String,
+    },
     /// `proxy=` cannot be used.
     #[error("proxy={proxy} cannot be used: {error}")]
     Proxy {
@@ -77,6 +88,24 @@ pub enum SourceError {
         length: u64,
         /// What is free.
         available: u64,
+    },
+    /// A file of this machine cannot be read.
+    #[error("cannot read {name}")]
+    File {
+        /// Which.
+        name: String,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// A cloop image cannot be read.
+    #[error("cannot read the compressed image {name}")]
+    Cloop {
+        /// Which.
+        name: String,
+        /// Why not.
+        #[source]
+        error: CloopError,
     },
     /// The copy of the image in memory cannot be used.
     #[error("cannot use the copy of the image in memory")]
@@ -254,6 +283,9 @@ impl Explain for SourceError {
             Self::TooBig { .. } => {
                 "Use a web server that supports Range requests, e.g. nginx, or add memory".into()
             }
+            Self::NotThere { .. } => "Name the files: kernel=URL initrd=URL".into(),
+            Self::File { .. } => "Check the disk or the memory of this machine".into(),
+            Self::Cloop { .. } => "Check the image's checksum".into(),
             Self::Memory(_) => "Add memory, or use a web server that supports Range requests".into(),
         }
     }

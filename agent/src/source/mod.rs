@@ -6,17 +6,19 @@
 
 pub mod ahead;
 pub mod cache;
+pub mod cloop;
 pub mod disk;
 pub mod fault;
+pub mod file;
 mod find;
 pub mod http;
+pub mod images;
 pub mod index;
 pub mod keep;
 pub mod links;
 pub mod mirrors;
 pub mod pieces;
 pub mod profile;
-pub mod ram;
 pub mod recipe;
 pub mod tls;
 pub mod trust;
@@ -31,12 +33,12 @@ use crate::receipt::Report;
 use cache::Cached;
 use disk::Disk;
 use fault::SourceError;
+use file::File;
 use find::Found;
 use http::Client;
 use keep::{Kept, Localised};
 use mirrors::{Mirror, Mirrors, Patience};
 use profile::Profile;
-use ram::Ram;
 use recipe::Recipe;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,6 +151,15 @@ impl Image {
         recipe
     }
 
+    /// What it is called on its server.
+    pub fn file_name(&self) -> String {
+        let place = self.recipe.mirrors.first().map(|(place, _)| match place {
+            index::Place::File(url) | index::Place::Store { url, .. } => url,
+        });
+        let url = place.and_then(|url| url.parse::<crate::config::Url>().ok());
+        url.map_or_else(|| "image".to_owned(), |url| url.file_name().to_owned())
+    }
+
     /// What can be said about its being genuine.
     pub fn trust(&self) -> &trust::Trust {
         &self.recipe.trust
@@ -245,7 +256,7 @@ fn in_memory(mirrors: &Arc<Mirrors>) -> Result<Kept, String> {
     Kept::in_memory(Arc::clone(mirrors)).map_err(|error| error.to_string())
 }
 
-fn read_whole(whole: &http::Whole) -> Result<Ram, SourceError> {
+fn read_whole(whole: &http::Whole) -> Result<File, SourceError> {
     let available = Memory::now().map_err(SourceError::Memory)?.available;
     if whole.length() + BESIDE_WHOLE > available {
         return Err(SourceError::TooBig { url: whole.url().to_owned(), length: whole.length(), available });
@@ -259,7 +270,10 @@ fn read_whole(whole: &http::Whole) -> Result<Ram, SourceError> {
     loop {
         let mut file = memory::file("image").map_err(SourceError::Memory)?;
         match whole.read(&mut file) {
-            Ok(()) => return Ok(Ram::new(file, whole.length(), whole.url().to_owned())),
+            Ok(()) => {
+                let name = format!("{} (read whole into memory)", whole.url());
+                return Ok(File::new(file, whole.length(), name));
+            }
             Err(error) if tries + 1 >= WHOLE_TRIES => return Err(error),
             Err(error) => {
                 console::say(&format!("  starting over: {}", crate::failure::chain(&error)));

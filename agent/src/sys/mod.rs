@@ -6,3 +6,4 @@
 pub mod kexec;
 pub mod loopctl;
 pub mod packet;
+pub mod trampoline;

@@ -1,0 +1,74 @@
+//! The plans for the current releases of every family, from their small text files alone
+//! (`fixtures/media`).
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use inetboot::config::Target;
+use inetboot::distro::{Plan, recognise};
+use std::fs::{self, File};
+use std::path::Path;
+
+/// Lay out the medium that `text` describes in `dir`; the lines of its plan.
+fn lay_out(text: &str, dir: &Path) -> Vec<String> {
+    let mut plan = Vec::new();
+    let mut menu = None;
+    for line in text.lines() {
+        if let Some(line) = line.strip_prefix('|') {
+            let menu: &mut String = menu.as_mut().map(|(_, text)| text).unwrap();
+            menu.push_str(line.strip_prefix(' ').unwrap_or(line));
+            menu.push('\n');
+            continue;
+        }
+        if let Some((path, text)) = menu.take() {
+            write(dir, path, text);
+        }
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["#", ..] => {}
+            ["present", path] => write(dir, path, String::new()),
+            ["present", path, size] => {
+                write(dir, path, String::new());
+                File::create(dir.join(path)).unwrap().set_len(size.parse().unwrap()).unwrap();
+            }
+            ["menu", path] => menu = Some((path, String::new())),
+            _ => plan.push(line.to_owned()),
+        }
+    }
+    plan
+}
+
+fn write(dir: &Path, path: &str, text: String) {
+    let path = dir.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+fn lines(plan: &Plan) -> Vec<String> {
+    let mut lines = vec![
+        format!("family {}", plan.family),
+        format!("title {}", plan.title),
+        format!("kernel {}", plan.kernel.display()),
+    ];
+    lines.extend(plan.initrds.iter().map(|path| format!("initrd {}", path.display())));
+    lines.extend(plan.words.iter().map(|word| format!("word {word}")));
+    lines.extend(plan.roots.iter().map(|path| format!("root {}", path.display())));
+    lines
+}
+
+#[test]
+fn every_release_gets_its_plan() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
+    let mut releases = 0;
+    for file in fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "txt") {
+            continue;
+        }
+        releases += 1;
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = lay_out(&fs::read_to_string(&file).unwrap(), dir.path());
+        let plan = recognise(dir.path(), &Target::default())
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert_eq!(lines(&plan), wanted, "{}", file.display());
+        let forced = Target { family: Some(plan.family.to_owned()), ..Target::default() };
+        assert_eq!(recognise(dir.path(), &forced).unwrap(), plan, "type= makes no difference");
+    }
+    assert!(releases >= 8, "{releases} releases");
+}

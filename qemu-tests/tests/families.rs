@@ -1,0 +1,104 @@
+//! Every family boots from an ISO of its own making to its login prompt, and what it keeps its
+//! network by leaves ours alone. What is real about each ISO and what stands in for something is
+//! said where it is made (`qemu-tests/isos`).
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests stop the test, and say what it took
+
+use qemu_tests::web::{Content, Server};
+use qemu_tests::{Machine, Opts, boot, images};
+
+/// Seconds for one stretch of a boot under TCG on a busy machine.
+const LONG: u64 = 600;
+
+fn serve(family: &str, layout: &str) -> Server {
+    let iso = images::family(family, layout);
+    Server::builder().file("/live.iso", Content::File(iso)).start().expect("starting a web server")
+}
+
+/// Boots to the login prompt and logs in.
+fn logs_in(server: &Server, opts: Opts) -> Machine {
+    let append = format!("netdir={} {}", server.guest_url("/live.iso"), opts.append);
+    let mut machine = boot(&Opts { append, ..opts });
+    machine.log_in(LONG, Some(server));
+    println!("login after {:?}, {} bytes", machine.age(), server.bytes_sent());
+    let said = machine.said();
+    for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
+        assert!(!said.contains(bad), "the serial line says {bad}");
+    }
+    machine
+}
+
+#[test]
+fn fedora_by_dracut_059_with_a_flat_root() {
+    let server = serve("fedora", "flat");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let root = machine.run("findmnt -n /", LONG, Some(&server));
+    assert!(root.contains("overlay"), "{root}");
+}
+
+#[test]
+fn fedora_by_dracut_059_with_a_nested_root_and_an_idle_card() {
+    let server = serve("fedora", "nested");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let root = machine.run("findmnt -n /", LONG, Some(&server));
+    assert!(root.contains("overlay"), "{root}");
+}
+
+#[test]
+fn fedora_by_dracut_ng() {
+    let server = serve("fedora", "ng");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let root = machine.run("findmnt -n /", LONG, Some(&server));
+    assert!(root.contains("overlay"), "{root}");
+}
+
+#[test]
+fn ubuntu_by_caspers_contract() {
+    let server = serve("casper", "classic");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
+}
+
+#[test]
+fn ubuntu_by_caspers_contract_in_layers() {
+    let server = serve("casper", "layered");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
+    assert_eq!(machine.run("cat /etc/layer", LONG, Some(&server)), "standard");
+}
+
+#[test]
+fn knoppix_by_its_contract_from_cloop_images() {
+    let server = serve("knoppix", "cd");
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    assert!(machine.run("findmnt -n /mnt-system", LONG, Some(&server)).contains("/dev/loop0"));
+    assert_eq!(machine.run("cat /etc/second", LONG, Some(&server)), "from KNOPPIX1");
+}
+
+#[test]
+fn xen_and_dom0_from_the_same_medium() {
+    let server = serve("fedora", "nested");
+    let opts = Opts {
+        // QEMU 7.2 lets a paravirtual dom0 die where the processor has SMAP.
+        append: "bootxen=1 inetboot.xen=\"dom0_mem=1G smap=0\"".into(),
+        memory: 2048,
+        ..Opts::default()
+    };
+    let mut machine = logs_in(&server, opts);
+    assert_eq!(machine.run("cat /sys/hypervisor/type", LONG, Some(&server)), "xen");
+}
+
+#[test]
+fn debians_installer_from_its_netboot_files() {
+    let dir = images::netboot();
+    let server =
+        Server::builder().tree(&dir).and_then(|builder| builder.start()).expect("starting a web server");
+    let opts = Opts {
+        append: format!("netdir={} priority=high", server.guest_url("/")),
+        memory: 1024,
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    // Its first dialogue.
+    machine.expect("Choose the language", LONG, Some(&server));
+    assert!(machine.said().contains("plain \"as named\": kernel/linux"));
+}
