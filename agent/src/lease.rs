@@ -1,10 +1,21 @@
-//! What a network told us, or the user: a value that both lives share.
+//! What a network told us, or the user: values that both lives share.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// An address on a network, and what goes with it.
+/// What a link has of both kinds of networks; at least one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// Of IPv4.
+    pub v4: Option<Lease>,
+    /// Of IPv6.
+    pub v6: Option<Lease6>,
+    /// Name servers that the user gave; asked before the others.
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// An IPv4 address on a network, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Our address.
@@ -23,15 +34,42 @@ pub struct Lease {
     pub grant: Option<Grant>,
 }
 
+/// What of IPv6 the kernel does not do by itself: it makes addresses of the prefixes that routers
+/// advertise, and routes by those.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lease6 {
+    /// An address of DHCPv6 or by hand, and bits of its prefix.
+    pub address: Option<(Ipv6Addr, u8)>,
+    /// The way out of the network, where it was given by hand.
+    pub gateway: Option<Ipv6Addr>,
+    /// Name servers, most wanted first.
+    pub nameservers: Vec<Ipv6Addr>,
+    /// Domains to complete short names with.
+    pub search: Vec<String>,
+    /// Who granted the address and for how long.
+    pub grant: Option<Grant6>,
+}
+
 /// A way out of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where to.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// Bits of the destination's prefix; 0 for everywhere.
     pub prefix: u8,
-    /// Through whom; `0.0.0.0` for a destination on the link.
-    pub gateway: Ipv4Addr,
+    /// Through whom; `0.0.0.0` or `::` for a destination on the link.
+    pub gateway: IpAddr,
+}
+
+impl Route {
+    /// The way to everywhere, by `gateway`.
+    pub fn default(gateway: IpAddr) -> Self {
+        let destination = match gateway {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self { destination, prefix: 0, gateway }
+    }
 }
 
 /// The terms of a DHCP lease (RFC 2131).
@@ -45,15 +83,47 @@ pub struct Grant {
     pub renew_after: Option<Duration>,
 }
 
-impl Lease {
+/// The terms of a DHCPv6 lease (RFC 8415).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant6 {
+    /// The server that keeps it, by its DUID.
+    pub server: Vec<u8>,
+    /// For how long.
+    pub valid: Duration,
+    /// When to ask the server for more (T1).
+    pub renew_after: Duration,
+}
+
+impl Leases {
+    /// All name servers, most wanted first.
+    pub fn nameservers(&self) -> Vec<IpAddr> {
+        let v4 = self.v4.iter().flat_map(|lease| lease.nameservers.iter().copied().map(IpAddr::V4));
+        let v6 = self.v6.iter().flat_map(|lease| lease.nameservers.iter().copied().map(IpAddr::V6));
+        self.nameservers.iter().copied().chain(v4).chain(v6).collect()
+    }
+
+    /// Domains to complete short names with.
+    pub fn search(&self) -> Vec<&str> {
+        let v4 = self.v4.iter().flat_map(|lease| &lease.search);
+        let v6 = self.v6.iter().flat_map(|lease| &lease.search);
+        let mut all: Vec<&str> = Vec::new();
+        for domain in v4.chain(v6) {
+            if !all.contains(&domain.as_str()) {
+                all.push(domain);
+            }
+        }
+        all
+    }
+
     /// The contents of `/etc/resolv.conf`. The C library reads three servers at most; all are
     /// written, so that whoever reads more finds more.
     pub fn resolv_conf(&self) -> String {
         let mut text = String::new();
-        if !self.search.is_empty() {
-            text.push_str(&format!("search {}\n", self.search.join(" ")));
+        let search = self.search();
+        if !search.is_empty() {
+            text.push_str(&format!("search {}\n", search.join(" ")));
         }
-        for server in &self.nameservers {
+        for server in self.nameservers() {
             text.push_str(&format!("nameserver {server}\n"));
         }
         text.push_str("options timeout:2 attempts:3\n");
@@ -61,13 +131,23 @@ impl Lease {
     }
 }
 
-impl fmt::Display for Lease {
+impl fmt::Display for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)?;
-        for route in self.routes.iter().filter(|route| route.prefix == 0) {
-            write!(f, " by {}", route.gateway)?;
+        let mut separator = "";
+        if let Some(Lease { address, prefix, routes, .. }) = &self.v4 {
+            write!(f, "{address}/{prefix}")?;
+            for route in routes.iter().filter(|route| route.prefix == 0) {
+                write!(f, " by {}", route.gateway)?;
+            }
+            separator = " and ";
         }
-        match self.nameservers.as_slice() {
+        if let Some(lease) = &self.v6 {
+            match lease.address {
+                Some((address, _)) => write!(f, "{separator}{address}")?,
+                None => write!(f, "{separator}an IPv6 address as routers say")?,
+            }
+        }
+        match self.nameservers().as_slice() {
             [] => write!(f, ", no name server")?,
             servers => write!(
                 f,
@@ -75,10 +155,12 @@ impl fmt::Display for Lease {
                 servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
             )?,
         }
-        match self.grant {
-            None => write!(f, ", given by hand"),
-            Some(Grant { duration: Some(duration), .. }) => write!(f, ", for {} s", duration.as_secs()),
-            Some(_) => Ok(()),
+        match &self.v4 {
+            Some(Lease { grant: None, .. }) => write!(f, ", given by hand"),
+            Some(Lease { grant: Some(Grant { duration: Some(duration), .. }), .. }) => {
+                write!(f, ", for {} s", duration.as_secs())
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -88,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_server_is_kept() {
+    fn every_name_server_is_kept_the_users_first() {
         let lease = Lease {
             address: [10, 0, 0, 2].into(),
             prefix: 8,
@@ -98,8 +180,15 @@ mod tests {
             mtu: None,
             grant: None,
         };
-        let text = lease.resolv_conf();
+        let v6 = Lease6 {
+            nameservers: vec!["fd00::53".parse().unwrap()],
+            search: vec!["example.org".into(), "example.net".into()],
+            ..Lease6::default()
+        };
+        let leases = Leases { v4: Some(lease), v6: Some(v6), nameservers: vec![[1, 1, 1, 1].into()] };
+        let text = leases.resolv_conf();
         assert_eq!(text.matches("nameserver 9.9.9.").count(), 5);
-        assert!(text.starts_with("search example.org\n"));
+        assert!(text.starts_with("search example.org example.net\nnameserver 1.1.1.1\n"), "{text}");
+        assert!(text.contains("nameserver fd00::53\n"));
     }
 }

@@ -87,7 +87,8 @@ fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
     let image = images.first();
     let hardware = hardware(&config, &network, image, ledger);
     let recipe = image.recipe();
-    let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
+    let luggage =
+        Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe, modules: config.net.modules() };
     let (payload, modules) = journal.step(Step::Miniroot, || {
         miniroot::rebuild(&plan, &medium, &hardware, &luggage, Memory::now().ok())
     })?;
@@ -116,7 +117,7 @@ fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) 
     let card = Part {
         kind: "network card",
         name: network.link.to_string(),
-        chain: device_chain(&network.link.sysfs()),
+        chain: device_chain(&network.link.card_sysfs()),
         is_help: false,
     };
     let disk = image.disk().and_then(|disk| disk::sysfs(disk.path())).map(|sysfs| Part {
@@ -144,7 +145,8 @@ fn handoff(config: &Config, network: &Network, leased: Instant, image: &Image) -
         tpm: config.tpm,
         recipe: image.recipe(),
         mac: network.link.mac,
-        lease: network.lease.clone(),
+        vlan: network.link.vlan.as_ref().map(|(_, id)| *id),
+        leases: network.leases.clone(),
         written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         lease_age: leased.elapsed(),
         modules: Vec::new(),

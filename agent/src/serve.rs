@@ -14,7 +14,7 @@ use crate::config::{Access, WantedDisk};
 use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
-use crate::lease::Lease;
+use crate::lease::Leases;
 use crate::measure::Ledger;
 use crate::measure::eventlog::{EventLog, LogError};
 use crate::measure::evidence::{Evidence, Statement, of_serving};
@@ -163,7 +163,7 @@ pub fn run() -> Result<Infallible, Failure> {
     }
     let mut server = start_server().map_err(|error| Failure::at(Step::Medium, error))?;
     wait_until_ready(&mut server).map_err(|error| Failure::at(Step::Medium, error))?;
-    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init(&handoff.lease));
+    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init(&handoff.leases));
     init.map_err(|error| {
         // The next attempt starts its own, and needs the device.
         let _ = server.kill().and_then(|()| server.wait());
@@ -210,10 +210,10 @@ fn premount(dir: Option<&str>) -> Result<(), ServeError> {
     }
 }
 
-fn become_init(lease: &Lease) -> Result<Infallible, ServeError> {
+fn become_init(leases: &Leases) -> Result<Infallible, ServeError> {
     // live-boot copies it into a root that has none.
     let resolver =
-        fs::create_dir_all("/etc").and_then(|()| fs::write("/etc/resolv.conf", lease.resolv_conf()));
+        fs::create_dir_all("/etc").and_then(|()| fs::write("/etc/resolv.conf", leases.resolv_conf()));
     if let Err(error) = resolver {
         console::say(&format!("  the target will not know its name servers: {error}"));
     }
@@ -236,7 +236,7 @@ pub fn server() -> Result<Infallible, Failure> {
     clock::raise_to_floor(handoff.written);
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
     let network =
-        journal.step(Step::Network, || net::again(handoff.mac, &handoff.lease, Path::new("/etc")))?;
+        journal.step(Step::Network, || net::again(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc")))?;
     let handoff = handoff.into_inner();
     let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
     let image =
@@ -351,7 +351,7 @@ fn with_kexec(mut first: Cost, since_handoff: Duration) -> Cost {
     first
 }
 
-/// Three that never sleep: the lease is renewed, the link stays as it is, and the target learns of
+/// Those that never sleep: the lease is renewed, the link stays as it is, and the target learns of
 /// the name servers where nobody else tells it.
 fn keep_network(network: &Arc<Network>, held: Duration) {
     let now = Instant::now();
@@ -364,13 +364,14 @@ fn keep_network(network: &Arc<Network>, held: Duration) {
         }
     };
     start("lease", Box::new(move |network| renew::keep(&network, held_since)));
+    start("lease of IPv6", Box::new(move |network| renew::keep6(&network, held_since)));
     start("link", Box::new(|network| guard::keep(&network)));
-    start("resolver", Box::new(|network| keep_resolver(&network.lease)));
+    start("resolver", Box::new(|network| keep_resolver(&network.leases)));
 }
 
 /// A root that has no `resolv.conf`, or an empty one, and nobody who makes it, gets ours. This may
 /// wait for the disk like anybody else.
-fn keep_resolver(lease: &Lease) {
+fn keep_resolver(leases: &Leases) {
     let path = Path::new(TARGET).join("etc/resolv.conf");
     let start = Instant::now();
     while start.elapsed() < RESOLVER_FOR {
@@ -383,7 +384,7 @@ fn keep_resolver(lease: &Lease) {
         };
         if is_empty {
             // Where it cannot be written, somebody wants it so.
-            let _ = fs::write(&path, lease.resolv_conf());
+            let _ = fs::write(&path, leases.resolv_conf());
         }
         std::thread::sleep(RECEIPT_EVERY);
     }
@@ -408,7 +409,7 @@ fn localise(image: &Image) {
 fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>, network: &Network) -> ! {
     let (mut json, mut profile) = (Note::new("inetboot/receipt.json"), Note::new("inetboot/profile"));
     let (mut events, mut readable) = (Note::new("inetboot/eventlog"), Note::new("inetboot/eventlog.txt"));
-    let mut dropins: Vec<(Note, String)> = dropins::for_link(network.link.mac, &network.lease)
+    let mut dropins: Vec<(Note, String)> = dropins::for_link(network.link.mac, &network.leases)
         .into_iter()
         .map(|DropIn { path, text }| (Note::new(path), text))
         .collect();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 49] = [
+const LAYERS: [(&str, u8); 54] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
@@ -31,11 +31,16 @@ const LAYERS: [(&str, u8); 49] = [
     ("measure::tpm2", 1),
     ("net", 2),
     ("net::datagram", 1),
+    ("net::advert", 1),
     ("net::dhcp", 1),
+    ("net::dhcp6", 1),
+    ("net::rtnetlink", 1),
     ("net::dropins", 1),
     ("source", 2),
     ("config", 1),
     ("config::cmdline", 1),
+    ("config::net", 1),
+    ("config::url", 1),
     ("lease", 1),
     ("receipt", 1),
     ("console", 0),

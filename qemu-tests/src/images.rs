@@ -33,7 +33,7 @@ pub struct Witness {
 }
 
 /// The modules of the witness: those of the cards the tests use, and what a live CD needs.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "virtio_net",
     "virtio_pci",
     "e1000",
@@ -45,6 +45,7 @@ const MODULES: [&str; 11] = [
     "isofs",
     "squashfs",
     "overlay",
+    "8021q",
 ];
 
 /// The path of the witness' ISO, made on first use and cached by its inputs.

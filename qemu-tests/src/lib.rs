@@ -13,6 +13,7 @@ pub mod lan;
 pub mod machine;
 pub mod pki;
 pub mod publish;
+pub mod switch;
 pub mod tpm;
 pub mod web;
 

@@ -2,10 +2,14 @@
 //! with a log of every request. For tests only, and only on loopback: QEMU's user network shows
 //! it to the guest as 10.0.2.2.
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket, sockopt,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -222,12 +226,22 @@ impl Builder {
         });
         // Where scripts/test gave this machine the address that guests know it by.
         let known_to_guests = TcpListener::bind((GUESTS_HOST, address.port())).ok();
-        for listener in [Some(listener), known_to_guests].into_iter().flatten() {
+        let on_ipv6 = listen_on_ipv6(address.port()).ok();
+        for listener in [Some(listener), known_to_guests, on_ipv6].into_iter().flatten() {
             let accepting = Arc::clone(&site);
             std::thread::spawn(move || accept(&listener, &accepting));
         }
         Ok(Server { site, address })
     }
+}
+
+/// All addresses of IPv6, and no others.
+fn listen_on_ipv6(port: u16) -> io::Result<TcpListener> {
+    let fd = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0)))?;
+    listen(&fd, Backlog::new(64)?)?;
+    Ok(TcpListener::from(fd))
 }
 
 impl Server {

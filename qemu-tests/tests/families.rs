@@ -3,8 +3,9 @@
 //! said where it is made (`qemu-tests/isos`).
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests stop the test, and say what it took
 
+use qemu_tests::lan::{Lan, Service};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, images};
+use qemu_tests::{Machine, Opts, boot, dns, images};
 
 /// Seconds for one stretch of a boot under TCG on a busy machine.
 const LONG: u64 = 600;
@@ -27,12 +28,24 @@ fn logs_in(server: &Server, opts: Opts) -> Machine {
     machine
 }
 
+/// A lease of a minute, which somebody has to renew; names by a server of ours.
+fn short_lease() -> (Lan, Opts) {
+    dns::serve();
+    let lan = Lan::new(Service::Dhcp(60));
+    let opts = Opts { wire: lan.wire(), memory: 1024, ..Opts::default() };
+    (lan, opts)
+}
+
 #[test]
-fn fedora_by_dracut_059_with_a_flat_root() {
+fn fedora_by_dracut_059_with_a_flat_root_and_networkmanager() {
     let server = serve("fedora", "flat");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
-    let root = machine.run("findmnt -n /", LONG, Some(&server));
-    assert!(root.contains("overlay"), "{root}");
+    let (lan, opts) = short_lease();
+    let mut machine = logs_in(&server, opts);
+    assert!(machine.run("findmnt -n /", LONG, Some(&server)).contains("overlay"));
+    machine.run("systemctl is-active NetworkManager", LONG, Some(&server));
+    lan.outlives(&mut machine, &server, "NetworkManager");
+    let state = machine.run("nmcli --terse --colors no device", LONG, Some(&server));
+    assert!(state.contains("ethernet:unmanaged"), "{state}");
 }
 
 #[test]
@@ -59,11 +72,16 @@ fn ubuntu_by_caspers_contract() {
 }
 
 #[test]
-fn ubuntu_by_caspers_contract_in_layers() {
+fn ubuntu_by_caspers_contract_in_layers_and_networkd() {
     let server = serve("casper", "layered");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let (lan, opts) = short_lease();
+    let mut machine = logs_in(&server, opts);
     assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
     assert_eq!(machine.run("cat /etc/layer", LONG, Some(&server)), "standard");
+    machine.run("systemctl is-active systemd-networkd", LONG, Some(&server));
+    lan.outlives(&mut machine, &server, "systemd-networkd");
+    let state = machine.run("SYSTEMD_COLORS=0 networkctl --no-pager list", LONG, Some(&server));
+    assert!(state.contains("configured"), "{state}");
 }
 
 #[test]

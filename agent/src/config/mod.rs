@@ -1,19 +1,21 @@
 //! Step 1: kernel arguments become one valid value, or one sentence that says which argument is
 //! wrong. Later steps see only [`Config`]; what it says is complete and consistent.
-//!
-//! The syntax of `ip=` follows the kernel's `Documentation/admin-guide/nfs/nfsroot.rst`.
 
 pub mod cmdline;
+mod net;
+mod url;
 
 use crate::failure::Explain;
 use crate::source::disk::layout::Id;
 use crate::source::trust::Demand;
 use cmdline::Word;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use net::{Fixed, LinkName, Method, NetConfig, mac_text, parse_mac};
+pub use url::Url;
 
 /// Everything the boot was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,60 +188,6 @@ impl FromStr for WantedDisk {
     }
 }
 
-/// How to get on the network.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NetConfig {
-    /// `ip=` with an address; `None` asks DHCP.
-    pub fixed: Option<Fixed>,
-    /// `nameserver=`, before those of the lease.
-    pub nameservers: Vec<Ipv4Addr>,
-    /// Only this link: by `ip=…:DEVICE:…` or by `BOOTIF=`.
-    pub only: Option<LinkName>,
-}
-
-/// A link named by the user or by the boot loader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkName {
-    /// `eth0`
-    Device(String),
-    /// `52:54:00:12:34:56`
-    Mac([u8; 6]),
-}
-
-impl fmt::Display for LinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device(name) => f.write_str(name),
-            Self::Mac(mac) => f.write_str(&mac_text(*mac)),
-        }
-    }
-}
-
-/// `52:54:00:12:34:56`
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Parses six hexadecimal bytes separated by `separator`.
-pub fn parse_mac(text: &str, separator: char) -> Option<[u8; 6]> {
-    let bytes: Vec<u8> = text
-        .split(separator)
-        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
-        .collect::<Option<_>>()?;
-    bytes.try_into().ok()
-}
-
-/// An address given by hand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fixed {
-    /// Our address.
-    pub address: Ipv4Addr,
-    /// Bits of the network's prefix.
-    pub prefix: u8,
-    /// The way out of the network.
-    pub gateway: Option<Ipv4Addr>,
-}
-
 /// What happens after the last words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
@@ -250,68 +198,6 @@ pub enum OnFailure {
     Shell,
     /// Reboot after this long (`panic=`).
     Reboot(Duration),
-}
-
-/// A web address: `http` or `https`, with a host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url(String);
-
-impl Url {
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The last part of the path, or `image`.
-    pub fn file_name(&self) -> &str {
-        let path = self.0.split(['?', '#']).next().unwrap_or_default();
-        let after_host = path.splitn(4, '/').nth(3).unwrap_or_default();
-        match after_host.rsplit('/').next() {
-            Some(name) if !name.is_empty() => name,
-            _ => "image",
-        }
-    }
-
-    /// What `reference` means beside this address (RFC 3986, 5.2, for what indexes write).
-    pub fn join(&self, reference: &str) -> Option<Self> {
-        if reference.contains("://") {
-            return reference.parse().ok();
-        }
-        let path = self.0.split(['?', '#']).next().unwrap_or_default();
-        let host_end = path.match_indices('/').nth(2).map_or(path.len(), |(at, _)| at);
-        let base = match reference.starts_with('/') {
-            true => path.get(..host_end)?,
-            false => {
-                path.get(..path.rfind('/').filter(|at| *at >= host_end).map_or(path.len(), |at| at + 1))?
-            }
-        };
-        let slash = if reference.starts_with('/') || base.ends_with('/') { "" } else { "/" };
-        format!("{base}{slash}{reference}").parse().ok()
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for Url {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if !text.contains("://") {
-            return Err("it lacks http:// or https://");
-        }
-        let uri: ureq::http::Uri = text.parse().map_err(|_| "it is not a URL")?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("only http:// and https:// can be read by ranges");
-        }
-        if uri.host().is_none_or(str::is_empty) {
-            return Err("it names no host");
-        }
-        Ok(Self(text.to_owned()))
-    }
 }
 
 /// Why the arguments are not valid.
@@ -451,24 +337,14 @@ impl Draft {
                 self.target.xen = match value.as_str() {
                     "0" => None,
                     "1" => Some(Vec::new()),
-                    _ => {
-                        let (argument, why) = ("bootxen".into(), "0 or 1 is wanted");
-                        return Err(ConfigError::BadValue { argument, value, why });
-                    }
+                    _ => return Err(bad("bootxen", &value, "0 or 1 is wanted")),
                 }
             }
             "inetboot.xen" => self.xen_words = value.split_whitespace().map(str::to_owned).collect(),
-            "ip" => self.ip(&value)?,
-            "vlan" => {
-                return Err(not_yet(
-                    word,
-                    "Use an untagged port of the switch, or let the boot loader's network card strip the tag",
-                ));
-            }
-            "nameserver" => {
-                self.net.nameservers.push(parse_value("nameserver", &value, "an IPv4 address is wanted")?);
-            }
-            "BOOTIF" => self.bootif = Some(bootif(&value)?),
+            "ip" => self.net.ip(&value).map_err(|why| bad("ip", &value, why))?,
+            "vlan" => self.net.vlan(&value).map_err(|why| bad("vlan", &value, why))?,
+            "nameserver" => self.net.nameserver(&value).map_err(|why| bad("nameserver", &value, why))?,
+            "BOOTIF" => self.bootif = Some(net::bootif(&value).map_err(|why| bad("BOOTIF", &value, why))?),
             "proxy" => self.access.proxy = Some(url("proxy", &value)?),
             "panic" => {
                 self.panic = value.parse().ok();
@@ -496,10 +372,7 @@ impl Draft {
                 self.access.localise = match value.as_str() {
                     "yes" => true,
                     "no" => false,
-                    _ => {
-                        let (argument, why) = ("inetboot.localise".into(), "yes or no is wanted");
-                        return Err(ConfigError::BadValue { argument, value, why });
-                    }
+                    _ => return Err(bad("inetboot.localise", &value, "yes or no is wanted")),
                 }
             }
             "inetboot.tpm" => {
@@ -518,50 +391,6 @@ impl Draft {
             }
         }
         self.understood.push(word.raw.clone());
-        Ok(())
-    }
-
-    /// `ip=dhcp` and its synonyms, or `ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:AUTOCONF:DNS0:DNS1`.
-    fn ip(&mut self, value: &str) -> Result<(), ConfigError> {
-        let bad = |why| ConfigError::BadValue { argument: "ip".into(), value: value.to_owned(), why };
-        if matches!(value, "dhcp" | "on" | "any") {
-            return Ok(());
-        }
-        if value.contains('[') || matches!(value, "dhcp6" | "auto6" | "either6") {
-            return Err(bad("IPv6 is not supported yet; use ip=dhcp or an IPv4 address"));
-        }
-        let fields: Vec<&str> = value.split(':').collect();
-        if fields.len() < 2 {
-            return Err(bad("ip=dhcp or ip=ADDRESS::GATEWAY:NETMASK::DEVICE:none is wanted"));
-        }
-        let field = |n: usize| fields.get(n).copied().filter(|text| !text.is_empty());
-        if let Some(device) = field(5) {
-            self.net.only = Some(match parse_mac(device, '-') {
-                Some(mac) => LinkName::Mac(mac),
-                None => LinkName::Device(device.to_owned()),
-            });
-        }
-        for server in [field(7), field(8)].into_iter().flatten() {
-            let server = server.parse().map_err(|_| bad("its name server is not an IPv4 address"))?;
-            self.net.nameservers.push(server);
-        }
-        let Some(address) = field(0) else {
-            return Ok(()); // Only a device and its method: DHCP on that link.
-        };
-        let (address, slash) = match address.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (address, None),
-        };
-        let address: Ipv4Addr = address.parse().map_err(|_| bad("its first field is not an IPv4 address"))?;
-        let prefix = match slash.or(field(3)) {
-            None => classful_prefix(address),
-            Some(mask) => prefix(mask).ok_or_else(|| bad("its netmask is neither 255.255.255.0 nor 24"))?,
-        };
-        let gateway = match field(2) {
-            None => None,
-            Some(text) => Some(text.parse().map_err(|_| bad("its gateway is not an IPv4 address"))?),
-        };
-        self.net.fixed = Some(Fixed { address, prefix, gateway });
         Ok(())
     }
 
@@ -619,11 +448,7 @@ impl Draft {
             None | Some("wait") => Ok(OnFailure::Wait),
             Some("shell") => Ok(OnFailure::Shell),
             Some("reboot") => Ok(OnFailure::Reboot(wait)),
-            Some(other) => Err(ConfigError::BadValue {
-                argument: "inetboot.onfail".into(),
-                value: other.to_owned(),
-                why: "wait, shell or reboot is wanted",
-            }),
+            Some(other) => Err(bad("inetboot.onfail", other, "wait, shell or reboot is wanted")),
         }
     }
 }
@@ -665,30 +490,11 @@ fn url(argument: &str, value: &str) -> Result<Url, ConfigError> {
 }
 
 fn parse_value<T: FromStr>(argument: &str, value: &str, why: &'static str) -> Result<T, ConfigError> {
-    value.parse().map_err(|_| ConfigError::BadValue {
-        argument: argument.to_owned(),
-        value: value.to_owned(),
-        why,
-    })
+    value.parse().map_err(|_| bad(argument, value, why))
 }
 
-/// PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`; iPXE users
-/// write colons and no type.
-fn bootif(value: &str) -> Result<[u8; 6], ConfigError> {
-    let dashed = value.to_ascii_lowercase().replace(':', "-");
-    let bare = match dashed.len() {
-        20 => dashed.get(3..).unwrap_or_default(),
-        _ => &dashed,
-    };
-    parse_mac(bare, '-').ok_or_else(|| ConfigError::BadValue {
-        argument: "BOOTIF".into(),
-        value: value.to_owned(),
-        why: "01-52-54-00-12-34-56 or 52:54:00:12:34:56 is wanted",
-    })
-}
-
-fn not_yet(word: &Word, instead: &'static str) -> ConfigError {
-    ConfigError::NotYet { argument: word.raw.clone(), instead }
+fn bad(argument: &str, value: &str, why: &'static str) -> ConfigError {
+    ConfigError::BadValue { argument: argument.to_owned(), value: value.to_owned(), why }
 }
 
 fn unknown(given: &str) -> ConfigError {
@@ -710,24 +516,6 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// `255.255.255.0` or `24`.
-fn prefix(mask: &str) -> Option<u8> {
-    if let Ok(bits) = mask.parse::<u8>() {
-        return (bits <= 32).then_some(bits);
-    }
-    let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
-    (mask.leading_ones() + mask.trailing_zeros() == 32 || mask == 0).then_some(mask.leading_ones() as u8)
-}
-
-/// What the kernel assumes where `ip=` gives no mask.
-fn classful_prefix(address: Ipv4Addr) -> u8 {
-    match address.octets()[0] {
-        0..128 => 8,
-        128..192 => 16,
-        _ => 24,
-    }
 }
 
 #[cfg(test)]
@@ -779,25 +567,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_honoured_is_refused_rather_than_ignored() {
-        for words in ["vlan=eth0.5:eth0", "bootxen=yes", "ip=dhcp6"] {
+        for words in ["vlan=0", "bootxen=yes", "ip=dhcp7"] {
             assert!(parse(words).is_err(), "{words}");
-        }
-    }
-
-    #[test]
-    fn a_static_address_is_read_as_the_kernel_reads_it() {
-        let net = config("ip=10.0.0.9::10.0.0.1:255.255.255.0:box:eth1:none:9.9.9.9").net;
-        assert_eq!(
-            net.fixed,
-            Some(Fixed { address: [10, 0, 0, 9].into(), prefix: 24, gateway: Some([10, 0, 0, 1].into()) })
-        );
-        assert_eq!(net.only, Some(LinkName::Device("eth1".into())));
-        assert_eq!(net.nameservers, [Ipv4Addr::new(9, 9, 9, 9)]);
-        assert_eq!(config("ip=192.168.1.2::").net.fixed.unwrap().prefix, 24);
-        assert_eq!(config("ip=:::::eth0:dhcp").net.fixed, None);
-        assert_eq!(config("ip=dhcp").net, NetConfig::default());
-        for bad in ["ip=fast", "ip=10.0.0.300::", "ip=10.0.0.1:::255.0.255.0"] {
-            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -66,7 +66,8 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     for initrd in &plan.initrds {
         iso.fetch(initrd)?;
     }
-    let luggage = Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe };
+    let luggage =
+        Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe, modules: config.net.modules() };
     let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&inputs.devices), &luggage, None)?;
 
     let mut log = before(inputs)?;

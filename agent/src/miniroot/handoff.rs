@@ -6,10 +6,11 @@
 //! order. Everything is written by us and read by the same binary, so an unknown key is an error.
 
 use crate::config::{TpmPolicy, mac_text, parse_mac};
-use crate::lease::{Grant, Lease, Route};
+use crate::lease::{Grant, Grant6, Lease, Lease6, Leases, Route};
 use crate::receipt::Cost;
 use crate::source::disk::layout::Id;
 use crate::source::index::{Form, Place};
+use crate::source::pieces::{hex, unhex};
 use crate::source::recipe::Recipe;
 use crate::source::trust::Trust;
 use crate::source::version::Version;
@@ -56,8 +57,10 @@ pub struct Handoff {
     pub recipe: Recipe,
     /// The card that reached it.
     pub mac: [u8; 6],
+    /// The VLAN on it.
+    pub vlan: Option<u16>,
     /// What the network gave.
-    pub lease: Lease,
+    pub leases: Leases,
     /// When this was written, since 1970: lets the second life know how long the lease is held,
     /// and gives it a clock where the machine's own forgets.
     pub written: Duration,
@@ -125,26 +128,46 @@ impl Handoff {
         }
         line("trust", &recipe.trust);
         line("mac", &mac_text(self.mac));
-        line("address", &format_args!("{}/{}", self.lease.address, self.lease.prefix));
-        for route in &self.lease.routes {
-            line("route", &format_args!("{}/{} {}", route.destination, route.prefix, route.gateway));
+        if let Some(vlan) = self.vlan {
+            line("vlan", &vlan);
         }
-        for server in &self.lease.nameservers {
-            line("nameserver", server);
+        for server in &self.leases.nameservers {
+            line("asked-first", server);
         }
-        for domain in &self.lease.search {
-            line("search", domain);
-        }
-        if let Some(mtu) = self.lease.mtu {
-            line("mtu", &mtu);
-        }
-        if let Some(grant) = self.lease.grant {
-            line("server", &grant.server);
-            if let Some(duration) = grant.duration {
-                line("lease-seconds", &duration.as_secs());
+        if let Some(lease) = &self.leases.v4 {
+            line("address", &format_args!("{}/{}", lease.address, lease.prefix));
+            for route in &lease.routes {
+                line("route", &format_args!("{}/{} {}", route.destination, route.prefix, route.gateway));
             }
-            if let Some(renew_after) = grant.renew_after {
-                line("renew-seconds", &renew_after.as_secs());
+            lease.nameservers.iter().for_each(|server| line("nameserver", server));
+            lease.search.iter().for_each(|domain| line("search", domain));
+            if let Some(mtu) = lease.mtu {
+                line("mtu", &mtu);
+            }
+            if let Some(grant) = lease.grant {
+                line("server", &grant.server);
+                if let Some(duration) = grant.duration {
+                    line("lease-seconds", &duration.as_secs());
+                }
+                if let Some(renew_after) = grant.renew_after {
+                    line("renew-seconds", &renew_after.as_secs());
+                }
+            }
+        }
+        if let Some(lease) = &self.leases.v6 {
+            line("ipv6", &true);
+            if let Some((address, prefix)) = lease.address {
+                line("address6", &format_args!("{address}/{prefix}"));
+            }
+            if let Some(gateway) = lease.gateway {
+                line("gateway6", &gateway);
+            }
+            lease.nameservers.iter().for_each(|server| line("nameserver6", server));
+            lease.search.iter().for_each(|domain| line("search6", domain));
+            if let Some(Grant6 { server, valid, renew_after }) = &lease.grant {
+                line("server6", &hex(server));
+                line("lease6-seconds", &valid.as_secs());
+                line("renew6-seconds", &renew_after.as_secs());
             }
         }
         line("written-milliseconds", &self.written.as_millis());
@@ -178,15 +201,6 @@ impl Handoff {
             }
             fields.0.entry(key).or_default().push(value);
         }
-        let (address, prefix) = fields.one("address", slashed)?.ok_or(HandoffError::Lacks("address"))?;
-        let grant = match fields.one("server", parsed)? {
-            None => None,
-            Some(server) => Some(Grant {
-                server,
-                duration: fields.one("lease-seconds", parsed)?.map(Duration::from_secs),
-                renew_after: fields.one("renew-seconds", parsed)?.map(Duration::from_secs),
-            }),
-        };
         Ok(Self {
             url: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
             proxy: fields.one("proxy", parsed)?,
@@ -195,15 +209,8 @@ impl Handoff {
             tpm: fields.one("tpm", parsed)?.unwrap_or_default(),
             recipe: recipe(&fields, index, profile)?,
             mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
-            lease: Lease {
-                address,
-                prefix,
-                routes: fields.all("route", route)?,
-                nameservers: fields.all("nameserver", parsed)?,
-                search: fields.all("search", parsed)?,
-                mtu: fields.one("mtu", parsed)?,
-                grant,
-            },
+            vlan: fields.one("vlan", parsed)?,
+            leases: leases(&fields)?,
             written: Duration::from_millis(fields.one("written-milliseconds", parsed)?.unwrap_or(0)),
             lease_age: Duration::from_secs(fields.one("lease-age-seconds", parsed)?.unwrap_or(0)),
             modules: fields.all("module", parsed)?,
@@ -216,6 +223,48 @@ impl Handoff {
             },
         })
     }
+}
+
+fn leases(fields: &Fields<'_>) -> Result<Leases, HandoffError> {
+    let v4 = match fields.one("address", slashed)? {
+        None => None,
+        Some((address, prefix)) => {
+            let terms = |server| -> Result<Grant, HandoffError> {
+                let duration = fields.one("lease-seconds", parsed)?.map(Duration::from_secs);
+                let renew_after = fields.one("renew-seconds", parsed)?.map(Duration::from_secs);
+                Ok(Grant { server, duration, renew_after })
+            };
+            Some(Lease {
+                address,
+                prefix,
+                routes: fields.all("route", route)?,
+                nameservers: fields.all("nameserver", parsed)?,
+                search: fields.all("search", parsed)?,
+                mtu: fields.one("mtu", parsed)?,
+                grant: fields.one("server", parsed)?.map(terms).transpose()?,
+            })
+        }
+    };
+    let v6 = match fields.one("ipv6", parsed::<bool>)? {
+        None => None,
+        Some(_) => {
+            let terms = |server| -> Result<Grant6, HandoffError> {
+                let time = |key| Ok(Duration::from_secs(fields.one(key, parsed)?.ok_or(HandoffError::Lacks(key))?));
+                Ok(Grant6 { server, valid: time("lease6-seconds")?, renew_after: time("renew6-seconds")? })
+            };
+            Some(Lease6 {
+                address: fields.one("address6", slashed)?,
+                gateway: fields.one("gateway6", parsed)?,
+                nameservers: fields.all("nameserver6", parsed)?,
+                search: fields.all("search6", parsed)?,
+                grant: fields.one("server6", unhex)?.map(terms).transpose()?,
+            })
+        }
+    };
+    if v4.is_none() && v6.is_none() {
+        return Err(HandoffError::Lacks("address"));
+    }
+    Ok(Leases { v4, v6, nameservers: fields.all("asked-first", parsed)? })
 }
 
 fn recipe(
@@ -274,7 +323,7 @@ fn place(text: &str) -> Option<Place> {
 const FILE: &str = "file";
 
 /// Every key there is.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 40] = [
     "url",
     "proxy",
     "disk",
@@ -289,6 +338,16 @@ const KEYS: [&str; 30] = [
     "index",
     "trust",
     "mac",
+    "vlan",
+    "asked-first",
+    "ipv6",
+    "address6",
+    "gateway6",
+    "nameserver6",
+    "search6",
+    "server6",
+    "lease6-seconds",
+    "renew6-seconds",
     "address",
     "route",
     "nameserver",
@@ -348,7 +407,6 @@ fn took(text: &str) -> Option<(Step, Duration)> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
 
     fn unverified() -> Recipe {
         let version = Version {
@@ -385,6 +443,36 @@ mod tests {
         Handoff::decode(&handoff.encode(), index, handoff.recipe.profile.clone())
     }
 
+    fn v4() -> Lease {
+        Lease {
+            address: [10, 0, 2, 15].into(),
+            prefix: 24,
+            routes: vec![Route::default([10, 0, 2, 2].into())],
+            nameservers: vec![[10, 0, 2, 3].into(), [10, 0, 2, 4].into()],
+            search: vec!["example.org".into()],
+            mtu: Some(1400),
+            grant: Some(Grant {
+                server: [10, 0, 2, 2].into(),
+                duration: Some(Duration::from_secs(60)),
+                renew_after: Some(Duration::from_secs(30)),
+            }),
+        }
+    }
+
+    fn v6() -> Lease6 {
+        Lease6 {
+            address: Some(("fd00::15".parse().unwrap(), 128)),
+            gateway: Some("fe80::2".parse().unwrap()),
+            nameservers: vec!["fd00::3".parse().unwrap()],
+            search: vec!["example.net".into()],
+            grant: Some(Grant6 {
+                server: vec![0, 1, 0xff],
+                valid: Duration::from_secs(90),
+                renew_after: Duration::from_secs(30),
+            }),
+        }
+    }
+
     fn handoff() -> Handoff {
         Handoff {
             url: "http://h/x.iso?a=b c".into(),
@@ -394,23 +482,8 @@ mod tests {
             tpm: TpmPolicy::Require,
             recipe: unverified(),
             mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
-            lease: Lease {
-                address: [10, 0, 2, 15].into(),
-                prefix: 24,
-                routes: vec![Route {
-                    destination: Ipv4Addr::UNSPECIFIED,
-                    prefix: 0,
-                    gateway: [10, 0, 2, 2].into(),
-                }],
-                nameservers: vec![[10, 0, 2, 3].into(), [10, 0, 2, 4].into()],
-                search: vec!["example.org".into()],
-                mtu: Some(1400),
-                grant: Some(Grant {
-                    server: [10, 0, 2, 2].into(),
-                    duration: Some(Duration::from_secs(60)),
-                    renew_after: Some(Duration::from_secs(30)),
-                }),
-            },
+            vlan: Some(7),
+            leases: Leases { v4: Some(v4()), v6: Some(v6()), nameservers: vec![[1, 1, 1, 1].into()] },
             written: Duration::from_millis(1_795_219_200_123),
             lease_age: Duration::from_secs(7),
             modules: vec![
@@ -437,10 +510,19 @@ mod tests {
             proxy: None,
             disk: None,
             premount: None,
-            lease: Lease { grant: None, mtu: None, routes: vec![], ..handoff().lease },
+            vlan: None,
+            leases: Leases {
+                v4: Some(Lease { grant: None, mtu: None, routes: vec![], ..v4() }),
+                ..Leases::default()
+            },
             ..handoff()
         };
-        assert_eq!(decoded(&bare), Ok(bare));
+        assert_eq!(decoded(&bare), Ok(bare.clone()));
+        let only_v6 = Leases { v6: Some(Lease6::default()), ..Leases::default() };
+        let only_v6 = Handoff { leases: only_v6, ..bare.clone() };
+        assert_eq!(decoded(&only_v6), Ok(only_v6));
+        let nothing = Handoff { leases: Leases::default(), ..bare };
+        assert_eq!(decoded(&nothing), Err(HandoffError::Lacks("address")));
     }
 
     #[test]

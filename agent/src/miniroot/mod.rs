@@ -172,6 +172,8 @@ pub struct Luggage<'a> {
     pub ca: Option<&'a [u8]>,
     /// The image's index and its profile, where there are any.
     pub recipe: &'a Recipe,
+    /// Modules that its network needs beside the card's driver.
+    pub modules: &'a [&'a str],
 }
 
 impl Luggage<'_> {
@@ -234,7 +236,7 @@ pub fn rebuild(
 
     let mut modules = Vec::new();
     if plan.is_live {
-        let organs = transplant::choose(plan, cd, hardware, &header.release, tree)?;
+        let organs = transplant::choose(plan, cd, hardware, luggage.modules, &header.release, tree)?;
         parts.extend(append_overlay(&mut initrd, luggage, &organs).map_err(MinirootError::Overlay)?);
         modules.extend(organs.iter().map(Organ::path));
     }

@@ -187,10 +187,11 @@ pub(super) fn choose(
     plan: &Plan,
     cd: &dyn Cd,
     hardware: &[Part],
+    further: &[&str],
     release: &str,
     initrd: Tree,
 ) -> Result<Vec<Organ>, MinirootError> {
-    let modules = OURS.iter().chain(plan.modules).map(|name| Need::Module((*name).to_owned()));
+    let modules = OURS.iter().chain(plan.modules).chain(further).map(|name| Need::Module((*name).to_owned()));
     let needs: Vec<Need> = modules.chain(hardware.iter().flat_map(Part::needs)).collect();
 
     let mut chosen = Chosen::default();

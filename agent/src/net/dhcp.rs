@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Pauses between messages. A switch port may swallow everything for the 30 to 50 s in which
 /// spanning tree listens and learns, so the first tries are quick and the later ones go on.
-const PAUSES: [Duration; 4] =
+pub(super) const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
 /// Requests for one offer before we look for another server.
@@ -237,15 +237,15 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
         Some(DhcpOption::ClasslessStaticRoute(routes)) => routes
             .iter()
             .map(|(net, gateway)| Route {
-                destination: net.network(),
+                destination: net.network().into(),
                 prefix: net.prefix_len(),
-                gateway: *gateway,
+                gateway: (*gateway).into(),
             })
             .collect(),
         _ => match options.get(OptionCode::Router) {
             Some(DhcpOption::Router(routers)) => routers
                 .first()
-                .map(|gateway| Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway: *gateway })
+                .map(|gateway| Route::default((*gateway).into()))
                 .into_iter()
                 .collect(),
             _ => Vec::new(),
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(kind(&decode(&request)), MessageType::Request);
         let lease = talk.receive(&answer(&request, MessageType::Ack, usual()), now).unwrap();
         assert_eq!((lease.address, lease.prefix), (US, 24));
-        assert_eq!(lease.routes, [Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway: SERVER }]);
+        assert_eq!(lease.routes, [Route::default(SERVER.into())]);
         assert_eq!(lease.nameservers.len(), 2);
         assert_eq!(lease.search, ["example.org"]);
         let grant = lease.grant.unwrap();

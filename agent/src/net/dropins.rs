@@ -5,13 +5,14 @@
 //! |---|---|---|
 //! | NetworkManager | `NetworkManager/conf.d` (NetworkManager.conf(5)) | the link is unmanaged; our name servers are everybody's |
 //! | systemd-networkd, and netplan with it | `systemd/network` (systemd.network(5)) | keep its configuration |
+//! | systemd-udevd | `systemd/network` (systemd.link(5)) | keep its name |
 //! | systemd-resolved | `systemd/resolved.conf.d` (resolved.conf(5)) | our name servers |
 //!
 //! ifupdown is told by live-boot (`nodhcp`), cloud-init by a kernel argument (`distro::casper`).
 //! connman has no such place; what it does to the link is undone (`guard.rs`).
 
 use crate::config::mac_text;
-use crate::lease::Lease;
+use crate::lease::Leases;
 use std::fmt::Write as _;
 
 const COMMENT: &str = "# Written by InetBoot: the root file system comes by this network card.\n";
@@ -25,35 +26,39 @@ pub struct DropIn {
     pub text: String,
 }
 
-/// The drop-ins for the card `mac` with `lease`.
-pub fn for_link(mac: [u8; 6], lease: &Lease) -> Vec<DropIn> {
+/// The drop-ins for the card `mac` with `leases`.
+pub fn for_link(mac: [u8; 6], leases: &Leases) -> Vec<DropIn> {
     let mac = mac_text(mac);
-    let servers: Vec<String> = lease.nameservers.iter().map(ToString::to_string).collect();
+    let servers: Vec<String> = leases.nameservers().iter().map(ToString::to_string).collect();
+    let search = leases.search();
 
     let mut manager = format!("{COMMENT}[device-inetboot]\nmatch-device=mac:{mac}\nmanaged=0\n");
     // First by name, for the first file that matches a link is its only one.
     let mut networkd = format!(
         "{COMMENT}[Match]\nMACAddress={mac}\nType=ether\n\n[Network]\nDHCP=no\nKeepConfiguration=yes\n"
     );
+    // Before Linux 6.2 a link that is up cannot be renamed, and what failed to be is never "configured".
+    let udev = format!("{COMMENT}[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\n");
     let mut resolved = format!("{COMMENT}[Resolve]\n");
     if !servers.is_empty() {
         // Without a connection of its own it would write a resolv.conf without a server.
         let _ = write!(
             manager,
             "\n[global-dns]\nsearches={}\n\n[global-dns-domain-*]\nservers={}\n",
-            lease.search.join(","),
+            search.join(","),
             servers.join(",")
         );
         let _ = writeln!(networkd, "DNS={}", servers.join(" "));
         let _ = writeln!(resolved, "DNS={}", servers.join(" "));
     }
-    if !lease.search.is_empty() {
-        let _ = writeln!(networkd, "Domains={}", lease.search.join(" "));
-        let _ = writeln!(resolved, "Domains={}", lease.search.join(" "));
+    if !search.is_empty() {
+        let _ = writeln!(networkd, "Domains={}", search.join(" "));
+        let _ = writeln!(resolved, "Domains={}", search.join(" "));
     }
     vec![
         DropIn { path: "NetworkManager/conf.d/90-inetboot.conf", text: manager },
         DropIn { path: "systemd/network/00-inetboot.network", text: networkd },
+        DropIn { path: "systemd/network/00-inetboot.link", text: udev },
         DropIn { path: "systemd/resolved.conf.d/90-inetboot.conf", text: resolved },
     ]
 }
@@ -61,27 +66,25 @@ pub fn for_link(mac: [u8; 6], lease: &Lease) -> Vec<DropIn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Lease6;
 
     #[test]
     fn each_manager_is_told_which_link_and_which_servers() {
-        let lease = Lease {
-            address: [10, 0, 0, 2].into(),
-            prefix: 8,
-            routes: Vec::new(),
-            nameservers: vec![[9, 9, 9, 9].into(), [8, 8, 8, 8].into()],
+        let v6 = Lease6 {
+            nameservers: vec!["fd00::53".parse().unwrap()],
             search: vec!["example.org".into()],
-            mtu: None,
-            grant: None,
+            ..Lease6::default()
         };
-        let dropins = for_link([0x52, 0x54, 0, 0, 0, 1], &lease);
+        let leases = Leases { v4: None, v6: Some(v6), nameservers: vec![[9, 9, 9, 9].into()] };
+        let dropins = for_link([0x52, 0x54, 0, 0, 0, 1], &leases);
         let text = |start: &str| &dropins.iter().find(|dropin| dropin.path.starts_with(start)).unwrap().text;
         assert!(text("NetworkManager").contains("match-device=mac:52:54:00:00:00:01\nmanaged=0"));
-        assert!(text("NetworkManager").contains("servers=9.9.9.9,8.8.8.8"));
+        assert!(text("NetworkManager").contains("servers=9.9.9.9,fd00::53"));
         assert!(text("systemd/network").contains("MACAddress=52:54:00:00:00:01"));
         assert!(text("systemd/network").contains("KeepConfiguration=yes"));
-        assert!(text("systemd/resolved").contains("DNS=9.9.9.9 8.8.8.8\nDomains=example.org"));
+        assert!(text("systemd/resolved").contains("DNS=9.9.9.9 fd00::53\nDomains=example.org"));
 
-        let bare = for_link([0; 6], &Lease { nameservers: vec![], search: vec![], ..lease });
+        let bare = for_link([0; 6], &Leases::default());
         assert!(bare.iter().all(|dropin| !dropin.text.contains("DNS=") && !dropin.text.contains("servers=")));
     }
 }

@@ -3,16 +3,12 @@
 //! put back at once. The kernel tells of each change (rtnetlink(7), multicast groups).
 
 use super::Network;
+use super::link::{Changes, has_address};
 use crate::console;
 use crate::lease::Route;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
-
-/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const CHANGES: u32 = 0x1 | 0x10 | 0x40;
 
 /// Changes come in swarms; the pause also bounds a quarrel with whoever makes them again.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -22,49 +18,48 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Keep `network` as it is, for ever.
 pub fn keep(network: &Network) -> ! {
-    let mut changes = listen().ok();
+    let changes = Changes::listen();
     loop {
         if let Some(lacking) = lacks(network) {
             console::say(&format!("{} lost its {lacking}; putting it back", network.link.name_now()));
-            if let Err(error) = network.link.up().and_then(|()| network.link.configure(&network.lease)) {
+            if let Err(error) = network.link.up().and_then(|()| network.link.configure(&network.leases)) {
                 console::say(&format!("{} cannot be put back: {error}", network.link));
             }
         }
-        match &mut changes {
-            // What was said does not matter, nor that something was too much to say.
-            Some(socket) => drop(socket.recv_from_full()),
-            None => std::thread::sleep(LOOK_EVERY),
+        match &changes {
+            Ok(changes) => changes.wait(),
+            Err(_) => std::thread::sleep(LOOK_EVERY),
         }
         std::thread::sleep(SETTLE);
     }
 }
 
-fn listen() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind(&SocketAddr::new(0, CHANGES))?;
-    Ok(socket)
-}
-
-/// What `network` should have and has not.
+/// What `network` should have and has not. Addresses and routes that the kernel makes of what
+/// routers advertise it makes again by itself.
 fn lacks(network: &Network) -> Option<&'static str> {
     if !network.link.is_up() {
         return Some("power");
     }
-    // An address is ours if something can be bound to it.
-    if UdpSocket::bind((network.lease.address, 0)).is_err() {
+    let v4 = network.leases.v4.as_ref();
+    let v6 = network.leases.v6.as_ref().and_then(|lease| lease.address);
+    let addresses = [v4.map(|lease| lease.address.into()), v6.map(|(address, _)| address.into())];
+    if addresses.into_iter().flatten().any(|address: IpAddr| !has_address(address)) {
         return Some("address");
     }
     let table = fs::read_to_string("/proc/net/route").ok()?;
     let name = network.link.name_now();
     let missing = |route: &Route| !has_route(&table, &name, route);
-    network.lease.routes.iter().any(missing).then_some("route")
+    v4?.routes.iter().any(missing).then_some("route")
 }
 
 /// Whether the kernel's table (`fib_trie.c`, `fib_route_seq_show`) has `route` on the link.
 fn has_route(table: &str, link: &str, route: &Route) -> bool {
+    let (IpAddr::V4(destination), IpAddr::V4(gateway)) = (route.destination, route.gateway) else {
+        return true; // It is in another table.
+    };
     let number = |address: Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(address.octets()));
     let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(route.prefix)).unwrap_or(0));
-    let wanted = [number(route.destination), number(route.gateway), number(mask)];
+    let wanted = [number(destination), number(gateway), number(mask)];
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         matches!(fields[..], [name, destination, gateway, _, _, _, _, mask, ..]

@@ -1,22 +1,19 @@
 //! Links: sysfs (`Documentation/ABI/testing/sysfs-class-net`). Their addresses and routes:
 //! rtnetlink(7).
 
+use super::rtnetlink::{Request, verdict};
 use crate::config::{LinkName, mac_text, parse_mac};
 use crate::console;
-use crate::lease::{Lease, Route};
-use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR, NetlinkHeader,
+use crate::early;
+use crate::lease::{Leases, Route};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
 };
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Where the kernel shows its links.
@@ -28,10 +25,7 @@ const ETHERNET: &str = "1";
 /// Of `if.h`: switched on.
 const IFF_UP: u32 = 1;
 
-/// The main routing table, `RT_TABLE_MAIN`.
-const MAIN_TABLE: u8 = 254;
-
-/// A wired card.
+/// A wired card, or a VLAN on one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its name today; the target may rename it.
@@ -40,6 +34,8 @@ pub struct Link {
     pub index: u32,
     /// Its hardware address: what identifies it in both lives.
     pub mac: [u8; 6],
+    /// The card that a VLAN is on, and the VLAN's number.
+    pub vlan: Option<(String, u16)>,
 }
 
 impl fmt::Display for Link {
@@ -70,13 +66,36 @@ impl Link {
             name: dir.file_name()?.to_str()?.to_owned(),
             index: attribute("ifindex")?.parse().ok()?,
             mac: parse_mac(&attribute("address")?, ':')?,
+            vlan: None,
         })
+    }
+
+    /// The VLAN `id` on this card, made if it is not there yet.
+    pub fn with_vlan(self, id: u16) -> io::Result<Self> {
+        early::load_module("8021q");
+        let name = format!("{}.{id}", self.name);
+        let dir = Path::new(SYS_CLASS_NET).join(&name);
+        if !dir.exists() {
+            request(Request::vlan(self.index, &name, id))?;
+        }
+        let index = fs::read_to_string(dir.join("ifindex"))?;
+        let index = index.trim().parse().map_err(io::Error::other)?;
+        Ok(Self { name, index, mac: self.mac, vlan: Some((self.name, id)) })
     }
 
     /// What it is called now: udev renames links, since Linux 6.2 even while they are up.
     pub fn name_now(&self) -> String {
-        let now = Self::all().into_iter().find(|link| link.index == self.index);
-        now.map_or_else(|| self.name.clone(), |link| link.name)
+        let index = self.index.to_string();
+        let is_it = |dir: &Path| fs::read_to_string(dir.join("ifindex")).is_ok_and(|text| text.trim() == index);
+        let links = fs::read_dir(SYS_CLASS_NET).into_iter().flatten().flatten();
+        let now = links.map(|entry| entry.path()).find(|dir| is_it(dir));
+        let name = now.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| self.name.clone())
+    }
+
+    /// The name of the card.
+    pub fn card(&self) -> &str {
+        self.vlan.as_ref().map_or(&self.name, |(card, _)| card)
     }
 
     /// Whether the user meant this link.
@@ -92,9 +111,22 @@ impl Link {
         fs::read_to_string(self.sysfs().join("carrier")).is_ok_and(|text| text.trim() == "1")
     }
 
-    /// The card's directory in sysfs.
-    pub fn sysfs(&self) -> PathBuf {
+    /// Its directory in sysfs.
+    fn sysfs(&self) -> PathBuf {
         Path::new(SYS_CLASS_NET).join(&self.name)
+    }
+
+    /// The card's directory there.
+    pub fn card_sysfs(&self) -> PathBuf {
+        Path::new(SYS_CLASS_NET).join(self.card())
+    }
+
+    /// Whether the kernel has made an address of what routers advertise, one that is valid beyond
+    /// the link and that nobody else has, and a way out.
+    pub fn is_on_ipv6(&self) -> bool {
+        let table = |name: &str| fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
+        let name = self.name_now();
+        has_global_address(&table("if_inet6"), &name) && has_way_out(&table("ipv6_route"), &name)
     }
 
     /// Whether it is switched on.
@@ -128,90 +160,105 @@ impl Link {
         Path::new(SYS_CLASS_NET).join(self.name_now()).join("flags")
     }
 
-    /// Give it the lease's address, routes and MTU. Safe to repeat.
-    pub fn configure(&self, lease: &Lease) -> io::Result<()> {
-        if let Some(mtu) = lease.mtu {
-            // A card that cannot do it keeps its own.
-            let _ = fs::write(Path::new(SYS_CLASS_NET).join(self.name_now()).join("mtu"), mtu.to_string());
+    /// Give it the leases' addresses, routes and MTU. Safe to repeat.
+    pub fn configure(&self, leases: &Leases) -> io::Result<()> {
+        if let Some(lease) = &leases.v4 {
+            if let Some(mtu) = lease.mtu {
+                // A card that cannot do it keeps its own.
+                let path = Path::new(SYS_CLASS_NET).join(self.name_now()).join("mtu");
+                let _ = fs::write(path, mtu.to_string());
+            }
+            request(Request::address(self.index, lease.address.into(), lease.prefix))?;
+            lease.routes.iter().for_each(|route| self.add_route(route));
         }
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = lease.prefix;
-        message.header.index = self.index;
-        let host_bits = u32::MAX.checked_shr(lease.prefix.into()).unwrap_or(0);
-        let broadcast = Ipv4Addr::from(u32::from(lease.address) | host_bits);
-        message.attributes = vec![
-            AddressAttribute::Local(IpAddr::V4(lease.address)),
-            AddressAttribute::Address(IpAddr::V4(lease.address)),
-            AddressAttribute::Broadcast(broadcast),
-        ];
-        request(libc::RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_REPLACE)?;
-        for route in &lease.routes {
-            // One that makes no sense must not take the others along; what is missing shows.
-            if let Err(error) = self.add_route(route) {
-                let Route { destination, prefix, gateway } = route;
-                console::say(&format!("  no route to {destination}/{prefix} by {gateway}: {error}"));
+        if let Some(lease) = &leases.v6 {
+            if let Some((address, prefix)) = lease.address {
+                request(Request::address(self.index, address.into(), prefix))?;
+            }
+            if let Some(gateway) = lease.gateway {
+                self.add_route(&Route::default(gateway.into()));
             }
         }
         Ok(())
     }
 
-    fn add_route(&self, route: &Route) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        let on_link = route.gateway.is_unspecified();
-        message.header = RouteHeader {
-            address_family: AddressFamily::Inet,
-            destination_prefix_length: route.prefix,
-            table: MAIN_TABLE,
-            protocol: RouteProtocol::Dhcp,
-            scope: if on_link { RouteScope::Link } else { RouteScope::Universe },
-            kind: RouteType::Unicast,
-            // Clouds give a /32 and a gateway outside of it; it is on this link all the same.
-            flags: if on_link { RouteFlags::empty() } else { RouteFlags::Onlink },
-            ..RouteHeader::default()
-        };
-        message.attributes = vec![RouteAttribute::Oif(self.index)];
-        if route.prefix > 0 {
-            message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination)));
+    /// One that makes no sense must not take the others along; what is missing shows.
+    fn add_route(&self, route: &Route) {
+        if let Err(error) = request(Request::route(self.index, route)) {
+            let Route { destination, prefix, gateway } = route;
+            console::say(&format!("  no route to {destination}/{prefix} by {gateway}: {error}"));
         }
-        if !on_link {
-            message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(route.gateway)));
-        }
-        request(libc::RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 }
 
-/// One request, one answer. The message goes out behind a header of our own and the answer is
-/// read by hand: netlink-packet-route's enum of all messages would link the codec of each of them
-/// (250 kB) for an errno.
-fn request(kind: u16, message: &impl Emitable, flags: u16) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.length = (header.buffer_len() + message.buffer_len()) as u32;
-    header.message_type = kind;
-    header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-    let mut bytes = vec![0; header.length as usize];
-    let (head, body) = bytes.split_at_mut(header.buffer_len());
-    header.emit(head);
-    message.emit(body);
-
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
-    // The kernel answers before send returns; this does not wait.
-    let (answer, _) = socket.recv_from_full()?;
-    verdict(&answer)
+/// Whether one of the addresses in the kernel's table (`if6_seq_show`) is global, tried and good.
+fn has_global_address(table: &str, link: &str) -> bool {
+    const GLOBAL: &str = "00";
+    const TENTATIVE_OR_FAILED: u8 = 0x40 | 0x08;
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, _, _, GLOBAL, flags, name] if name == link
+            && u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE_OR_FAILED == 0))
+    })
 }
 
-/// What an acknowledgement says: `struct nlmsghdr`, then a negative errno or zero (netlink(7)).
-fn verdict(answer: &[u8]) -> io::Result<()> {
-    let field = |at: usize, length: usize| answer.get(at..at + length).unwrap_or_default();
-    let kind = <[u8; 2]>::try_from(field(4, 2)).map(u16::from_ne_bytes);
-    let code = <[u8; 4]>::try_from(field(16, 4)).map(i32::from_ne_bytes);
-    match (kind, code) {
-        (Ok(NLMSG_ERROR), Ok(0)) => Ok(()),
-        (Ok(NLMSG_ERROR), Ok(code)) => Err(io::Error::from_raw_os_error(-code)),
-        _ => Err(io::Error::other("the kernel's answer is no acknowledgement")),
+/// Whether the kernel's table (`ipv6_route_seq_show`) has a default route that is no dead end.
+fn has_way_out(table: &str, link: &str) -> bool {
+    const EVERYWHERE: &str = "00000000000000000000000000000000";
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [EVERYWHERE, "00", .., name] if name == link)
+    })
+}
+
+/// An address as `/proc/net/if_inet6` writes it.
+fn is_in_table(table: &str, address: Ipv6Addr) -> bool {
+    let text: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    table.lines().any(|line| line.starts_with(&text))
+}
+
+/// Whether the machine has this address.
+pub fn has_address(address: IpAddr) -> bool {
+    match address {
+        // Something can be bound to it.
+        IpAddr::V4(_) => std::net::UdpSocket::bind((address, 0)).is_ok(),
+        // To this one not while it is tried.
+        IpAddr::V6(address) => {
+            is_in_table(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), address)
+        }
+    }
+}
+
+fn netlink(groups: u32) -> io::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(fd)
+}
+
+/// One request, one answer: the kernel answers before the sending returns.
+fn request(request: Request) -> io::Result<()> {
+    let fd = netlink(0)?;
+    sendto(fd.as_raw_fd(), &request.bytes(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0; 4096];
+    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    verdict(&answer[..length])
+}
+
+/// News from the kernel that a link, an address or a route has changed.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    /// Listen from now on.
+    pub fn listen() -> io::Result<Self> {
+        // RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
+        // of linux/rtnetlink.h.
+        netlink(0x1 | 0x10 | 0x40 | 0x100 | 0x400).map(Self)
+    }
+
+    /// Wait for the next. What it is does not matter, nor that there was too much to say.
+    pub fn wait(&self) {
+        let _ = recv(self.0.as_raw_fd(), &mut [0; 4096], MsgFlags::empty());
     }
 }
 
@@ -220,12 +267,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_verdict_is_read() {
-        // Captured from Linux 6.18: `lo` switched on, and a link that does not exist.
-        let ok = [36, 0, 0, 0, 2, 0, 0, 1, 7, 0, 0, 0, 56, 127, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0];
-        let refused = [52, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 56, 127, 0, 0, 237, 255, 255, 255, 32, 0, 0, 0];
-        assert!(verdict(&ok).is_ok());
-        assert_eq!(verdict(&refused).unwrap_err().raw_os_error(), Some(libc::ENODEV));
-        assert!(verdict(&ok[..10]).is_err());
+    fn ipv6_is_there_with_an_address_that_holds_and_a_way_out() {
+        // Captured from Linux 6.1: one address tried and good, one still being tried.
+        let good = "fd0000000000000050540012fffe3456 02 40 00 00     eth0\n";
+        let tried = "fd0000000000000050540012fffe3456 02 40 00 40     eth0\n";
+        let local = "fe80000000000000505400fffe123456 02 40 20 80     eth0\n";
+        assert!(has_global_address(&format!("{local}{good}"), "eth0"));
+        assert!(!has_global_address(&format!("{local}{tried}"), "eth0"));
+        assert!(!has_global_address(good, "eth1"));
+        assert!(is_in_table(local, "fe80::5054:ff:fe12:3456".parse().unwrap()));
+        let zeros = "0".repeat(32);
+        let route = |name| format!("{zeros} 00 {zeros} 00 fe80000000000000005400fffe000001 00000400 00000001 00000000 00450003     {name}\n");
+        assert!(has_way_out(&route("eth0"), "eth0"));
+        assert!(!has_way_out(&route("lo"), "eth0"));
     }
 }

@@ -1,29 +1,36 @@
 //! Step 2: links, lease, resolver, clock.
 //!
 //! All wired links are tried at once and the first lease wins, so that an idle card costs no
-//! wait. The bound is long enough for a switch port in spanning tree (up to 50 s of silence).
+//! wait. The bound is long enough for a switch port in spanning tree (up to 50 s of silence). Both
+//! kinds of networks are asked; IPv6 alone is enough where IPv4 has not answered a moment later.
 
+pub mod advert;
 pub mod clock;
 mod datagram;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dropins;
 pub mod guard;
 pub mod link;
 pub mod renew;
+mod router;
+pub mod rtnetlink;
 
-use crate::config::{Config, NetConfig};
+use crate::config::{Config, Fixed, Method, NetConfig};
 use crate::console;
 use crate::early;
 use crate::failure::Explain;
-use crate::lease::{Lease, Route};
+use crate::lease::{Lease, Lease6, Leases, Route};
 use crate::measure::Measured;
 use crate::sys::packet::PacketSocket;
 use dhcp::{Conversation, Heard};
-use link::Link;
+use link::{Link, has_address};
+use router::Runner6;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,13 +43,20 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often further cards are looked for while none has what it takes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long IPv4 has to answer once IPv6 is there (RFC 8305 thinks in fractions of seconds, but DHCP
+/// servers look whether an address is taken).
+const IPV4_MAY_TAKE: Duration = Duration::from_secs(4);
+
+/// How long the second life waits for an address of IPv6 to be tried.
+const IPV6_MAY_TAKE: Duration = Duration::from_secs(20);
+
 /// A link that is up and has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// The card.
+    /// The card, or the VLAN on it.
     pub link: Link,
-    /// Its address and what goes with it.
-    pub lease: Lease,
+    /// Its addresses and what goes with them.
+    pub leases: Leases,
 }
 
 /// Why there is no network.
@@ -63,12 +77,12 @@ pub enum NetError {
         evidence: String,
     },
     /// The kernel refused an address or a route.
-    #[error("cannot configure {link} with {lease}")]
+    #[error("cannot configure {link} with {leases}")]
     Configure {
         /// The link.
         link: String,
         /// What it was to be given.
-        lease: Box<Lease>,
+        leases: Box<Leases>,
         /// What the kernel said.
         #[source]
         error: io::Error,
@@ -105,51 +119,80 @@ pub fn up(config: &Measured<Config>) -> Result<Network, NetError> {
     clock::raise_to_floor(Duration::ZERO);
     let deadline = Instant::now() + BOUND;
     let links = wait_for_links(config, deadline)?;
-    let mut network = match &config.fixed {
-        Some(fixed) => {
-            let link = first_with_carrier(config, links, deadline);
-            let routes =
-                fixed.gateway.map(|gateway| Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway });
-            let lease = Lease {
-                address: fixed.address,
-                prefix: fixed.prefix,
-                routes: routes.into_iter().collect(),
-                nameservers: Vec::new(),
-                search: Vec::new(),
-                mtu: None,
-                grant: None,
-            };
-            Network { link, lease }
+    let mut network = match &config.method {
+        Method::Fixed(fixed) => {
+            Network { link: first_with_carrier(config, links, deadline), leases: by_hand(fixed) }
         }
-        None => first_lease(config, links, deadline)?,
+        _ => first_lease(config, links, deadline)?,
     };
-    network.lease.nameservers.splice(0..0, config.nameservers.iter().copied());
+    network.leases.nameservers.clone_from(&config.nameservers);
     apply(&network, Path::new("/etc"))?;
-    console::say(&format!("  {} has {}", network.link, network.lease));
+    console::say(&format!("  {} has {}", network.link, network.leases));
     Ok(network)
 }
 
-/// The network of the first life again, in the second: same card, same lease.
-pub fn again(mac: [u8; 6], lease: &Lease, etc: &Path) -> Result<Network, NetError> {
+fn by_hand(fixed: &Fixed) -> Leases {
+    let Fixed { address, prefix, gateway } = *fixed;
+    match address {
+        IpAddr::V4(address) => {
+            let routes = gateway.map(Route::default).into_iter().collect();
+            let (nameservers, search) = (Vec::new(), Vec::new());
+            let lease = Lease { address, prefix, routes, nameservers, search, mtu: None, grant: None };
+            Leases { v4: Some(lease), ..Leases::default() }
+        }
+        IpAddr::V6(address) => {
+            let gateway = gateway.and_then(|gateway| match gateway {
+                IpAddr::V6(gateway) => Some(gateway),
+                IpAddr::V4(_) => None,
+            });
+            let lease = Lease6 { address: Some((address, prefix)), gateway, ..Lease6::default() };
+            Leases { v6: Some(lease), ..Leases::default() }
+        }
+    }
+}
+
+/// The network of the first life again, in the second: same card, same VLAN, same lease.
+pub fn again(mac: [u8; 6], vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
     let wanted = crate::config::LinkName::Mac(mac);
-    let config = NetConfig { only: Some(wanted), ..NetConfig::default() };
+    let config = NetConfig { only: Some(wanted), vlan, ..NetConfig::default() };
     let deadline = Instant::now() + BOUND;
     let links = wait_for_links(&config, deadline)?;
-    let network = Network { link: first_with_carrier(&config, links, deadline), lease: lease.clone() };
+    let network = Network { link: first_with_carrier(&config, links, deadline), leases: leases.clone() };
     apply(&network, etc)?;
     Ok(network)
 }
 
 fn apply(network: &Network, etc: &Path) -> Result<(), NetError> {
-    network.link.configure(&network.lease).map_err(|error| NetError::Configure {
-        link: network.link.to_string(),
-        lease: Box::new(network.lease.clone()),
+    let Network { link, leases } = network;
+    link.configure(leases).map_err(|error| NetError::Configure {
+        link: link.to_string(),
+        leases: Box::new(leases.clone()),
         error,
     })?;
+    if let (None, Some(lease)) = (&leases.v4, &leases.v6) {
+        wait_until_tried(link, lease);
+    }
     let path = etc.join("resolv.conf");
     fs::create_dir_all(etc)
-        .and_then(|()| fs::write(&path, network.lease.resolv_conf()))
+        .and_then(|()| fs::write(&path, leases.resolv_conf()))
         .map_err(|error| NetError::Resolver { path: path.display().to_string(), error })
+}
+
+/// An address of IPv6 cannot be used before the kernel knows that nobody else has it; nor is there
+/// one before a router has said which.
+fn wait_until_tried(link: &Link, lease: &Lease6) {
+    let is_there = || match lease.address {
+        Some((address, _)) => has_address(address.into()) && (lease.gateway.is_some() || link.is_on_ipv6()),
+        None => link.is_on_ipv6(),
+    };
+    let start = Instant::now();
+    while !is_there() {
+        if start.elapsed() >= IPV6_MAY_TAKE {
+            console::say(&format!("  {link} has no address of IPv6 yet; going on"));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The links that were asked for, switched on. Drivers may need seconds to show their cards, USB
@@ -184,14 +227,30 @@ fn wait_for_links(config: &NetConfig, deadline: Instant) -> Result<Vec<Link>, Ne
 fn newcomers(config: &NetConfig, known: &[Link]) -> Vec<Link> {
     early::load_drivers();
     let wanted = |link: &Link| config.only.as_ref().is_none_or(|only| link.is(only));
-    let new = |link: &Link| wanted(link) && !known.iter().any(|known| known.index == link.index);
-    let links: Vec<Link> = Link::all().into_iter().filter(new).collect();
-    for link in &links {
+    let new = |link: &Link| wanted(link) && !known.iter().any(|known| known.card() == link.name);
+    let cards = Link::all().into_iter().filter(new);
+    cards.filter_map(|card| switch_on(card, config.vlan)).collect()
+}
+
+fn switch_on(card: Link, vlan: Option<u16>) -> Option<Link> {
+    let up = |link: &Link| {
         if let Err(error) = link.up() {
             console::say(&format!("  {link} cannot be switched on: {error}"));
         }
+    };
+    up(&card);
+    let Some(id) = vlan else { return Some(card) };
+    let name = card.to_string();
+    match card.with_vlan(id) {
+        Ok(link) => {
+            up(&link);
+            Some(link)
+        }
+        Err(error) => {
+            console::say(&format!("  {name} cannot carry VLAN {id}: {error}"));
+            None
+        }
     }
-    links
 }
 
 /// The first link to have carrier, or simply the first: a static address may be on a card whose
@@ -222,37 +281,58 @@ fn names(links: &[Link]) -> String {
 /// One link's part of the race for a lease.
 struct Runner {
     link: Link,
-    socket: Option<PacketSocket>,
-    talk: Conversation,
+    v4: Option<(PacketSocket, Conversation)>,
+    v6: Option<Runner6>,
     trouble: Option<io::Error>,
+    /// What IPv6 has come to, and since when.
+    on_ipv6: Option<(Lease6, Instant)>,
 }
 
 impl Runner {
-    fn start(link: Link) -> Self {
+    fn start(link: Link, method: &Method) -> Self {
         let now = Instant::now();
-        let index = link.index as i32;
-        let talk = Conversation::new(link.mac, xid(&link), now);
-        let mut runner = Self { link, socket: None, talk, trouble: None };
-        match PacketSocket::open(index) {
-            Ok(socket) => runner.socket = Some(socket),
-            Err(error) => runner.trouble = Some(error),
+        let xid = xid(&link);
+        let mut runner = Self { v4: None, v6: None, trouble: None, on_ipv6: None, link };
+        let link = &runner.link;
+        if *method != Method::V6 {
+            match PacketSocket::open(link.index as i32) {
+                Ok(socket) => runner.v4 = Some((socket, Conversation::new(link.mac, xid, now))),
+                Err(error) => runner.trouble = Some(error),
+            }
+        }
+        if *method != Method::V4 {
+            runner.v6 = Some(Runner6::start(link.clone(), xid));
         }
         runner
     }
 
-    /// Send what is due, read what arrived.
-    fn advance(&mut self) -> Option<Lease> {
-        let socket = self.socket.as_ref()?;
+    /// Send what is due, read what arrived. Gives what there is, once that is enough.
+    fn advance(&mut self) -> Option<Leases> {
+        let now = Instant::now();
+        if let (None, Some(runner)) = (&self.on_ipv6, &mut self.v6) {
+            self.on_ipv6 = runner.advance(now).map(|lease| (lease, now));
+        }
+        let v4 = self.advance_v4();
+        let enough = match &self.on_ipv6 {
+            Some((_, since)) => v4.is_some() || self.v4.is_none() || now - *since >= IPV4_MAY_TAKE,
+            None => v4.is_some(),
+        };
+        let v6 = self.on_ipv6.as_ref().map(|(lease, _)| lease.clone());
+        enough.then(|| Leases { v4, v6, nameservers: Vec::new() })
+    }
+
+    fn advance_v4(&mut self) -> Option<Lease> {
+        let (socket, talk) = self.v4.as_mut()?;
         if !self.link.has_carrier() {
             return None; // A message sent now is lost, and the pauses should start with the cable.
         }
-        if let Some(message) = self.talk.poll(Instant::now()) {
+        if let Some(message) = talk.poll(Instant::now()) {
             self.trouble = socket.broadcast(&datagram::wrap(&message)).err();
         }
         let mut buffer = [0; 2048];
         while let Ok(length) = socket.receive(&mut buffer) {
             let lease = datagram::unwrap(&buffer[..length])
-                .and_then(|message| self.talk.receive(message, Instant::now()));
+                .and_then(|message| talk.receive(message, Instant::now()));
             if lease.is_some() {
                 return lease;
             }
@@ -262,14 +342,16 @@ impl Runner {
 
     /// What kept this link from a lease.
     fn lacked(&self) -> String {
-        let lacked = match (&self.trouble, self.link.has_carrier(), self.talk.heard()) {
+        let heard = self.v4.as_ref().map(|(_, talk)| talk.heard());
+        let lacked = match (&self.trouble, self.link.has_carrier(), heard) {
             (Some(error), ..) => format!("cannot send: {error}"),
             (None, false, _) => "no cable, or nobody at its other end".into(),
-            (None, true, Heard { offers: 0, .. }) => "has a cable, but no DHCP server answered".into(),
-            (None, true, Heard { refusals: 0, .. }) => {
+            (None, true, None) => "has a cable, but no router of IPv6 gave it an address".into(),
+            (None, true, Some(Heard { offers: 0, .. })) => "has a cable, but no DHCP server answered".into(),
+            (None, true, Some(Heard { refusals: 0, .. })) => {
                 "was offered an address that was then not granted".into()
             }
-            (None, true, _) => "was refused by the DHCP server".into(),
+            (None, true, Some(_)) => "was refused by the DHCP server".into(),
         };
         format!("{} {lacked}", self.link)
     }
@@ -284,12 +366,13 @@ fn xid(link: &Link) -> u32 {
 
 fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> Result<Network, NetError> {
     console::say(&format!("  asking for a lease on {}", names(&links)));
-    let mut runners: Vec<Runner> = links.iter().cloned().map(Runner::start).collect();
+    let start = |link: &Link| Runner::start(link.clone(), &config.method);
+    let mut runners: Vec<Runner> = links.iter().map(start).collect();
     let (mut said, mut looked) = (Instant::now(), Instant::now());
     while Instant::now() < deadline {
         for runner in &mut runners {
-            if let Some(lease) = runner.advance() {
-                return Ok(Network { link: runner.link.clone(), lease });
+            if let Some(leases) = runner.advance() {
+                return Ok(Network { link: runner.link.clone(), leases });
             }
         }
         if looked.elapsed() >= LOOK_EVERY {
@@ -298,7 +381,7 @@ fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> R
             if !new.is_empty() {
                 console::say(&format!("  and on {}", names(&new)));
             }
-            runners.extend(new.iter().cloned().map(Runner::start));
+            runners.extend(new.iter().map(start));
             links.extend(new);
         }
         if said.elapsed() >= SAY_EVERY {
@@ -315,11 +398,10 @@ fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> R
 
 /// Sleep until something arrives, for a tenth of a second at most: carrier comes unannounced.
 fn wait_for_datagrams(runners: &[Runner]) {
-    let mut fds: Vec<PollFd<'_>> = runners
-        .iter()
-        .filter_map(|runner| runner.socket.as_ref())
-        .map(|socket| PollFd::new(socket, PollFlags::IN))
-        .collect();
+    let v4 = runners.iter().filter_map(|runner| runner.v4.as_ref()).map(|(socket, _)| socket.as_fd());
+    let v6 = runners.iter().filter_map(|runner| runner.v6.as_ref()?.socket());
+    let mut fds: Vec<PollFd<'_>> =
+        v4.chain(v6).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     // Interrupted or not, the caller looks again.
     let _ = poll(&mut fds, Some(&tick));

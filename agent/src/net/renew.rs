@@ -1,13 +1,14 @@
-//! Keeping the lease (RFC 2131, 4.4.5): the second life owns it and asks for more time, because
-//! everybody in the target was told to keep hands off.
+//! Keeping the leases (RFC 2131, 4.4.5; RFC 8415, 18.2.4): the second life owns them and asks for more
+//! time, because everybody in the target was told to keep hands off.
 
-use super::Network;
 use super::dhcp::Conversation;
+use super::dhcp6::Conversation6;
+use super::{Network, router};
 use crate::console;
-use crate::lease::{Grant, Lease};
+use crate::lease::{Grant, Grant6, Lease};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,8 @@ const REFUSED: Duration = Duration::from_secs(60);
 /// Renew for ever. Returns only for a lease that never ends.
 pub fn keep(network: &Network, held_since: Instant) {
     let mut granted = held_since;
-    let Some(mut grant) = network.lease.grant else { return };
+    let Some(lease) = &network.leases.v4 else { return };
+    let Some(mut grant) = lease.grant else { return };
     while let Grant { duration: Some(duration), renew_after, .. } = grant {
         let renew_after = renew_after.unwrap_or(duration / 2).min(duration * 7 / 8).max(AT_LEAST);
         std::thread::sleep(renew_after.saturating_sub(granted.elapsed()));
@@ -35,7 +37,7 @@ pub fn keep(network: &Network, held_since: Instant) {
             let rebinding = granted.elapsed() >= duration * 7 / 8;
             let to = if rebinding { Ipv4Addr::BROADCAST } else { grant.server };
             let asked = Instant::now();
-            match ask(network, to) {
+            match ask(network, lease.address, to) {
                 Ok(Answer::Granted(lease)) => {
                     granted = asked;
                     if let Some(new) = lease.grant {
@@ -46,23 +48,58 @@ pub fn keep(network: &Network, held_since: Instant) {
                 Ok(Answer::Refused) => {
                     console::say_loud(&format!(
                         "the DHCP server refuses to renew {}: another machine may be given it. Restart this one soon",
-                        network.lease.address
+                        lease.address
                     ));
                     std::thread::sleep(REFUSED);
                 }
                 Ok(Answer::Silence) => {
                     console::say(&format!(
                         "lease of {}: {to} does not answer; trying again",
-                        network.lease.address
+                        lease.address
                     ));
                 }
                 Err(error) => {
-                    console::say(&format!("lease of {}: cannot ask {to}: {error}", network.lease.address));
+                    console::say(&format!("lease of {}: cannot ask {to}: {error}", lease.address));
                 }
             }
             std::thread::sleep(AT_LEAST);
         }
     }
+}
+
+/// The same for an address of IPv6.
+pub fn keep6(network: &Network, held_since: Instant) {
+    let mut granted = held_since;
+    let Some(lease) = &network.leases.v6 else { return };
+    let (Some((address, _)), Some(mut grant)) = (lease.address, lease.grant.clone()) else { return };
+    // All ones are for ever (RFC 8415, 7.7).
+    while grant.valid.as_secs() != u64::from(u32::MAX) {
+        let renew_after = grant.renew_after.min(grant.valid * 7 / 8).max(AT_LEAST);
+        std::thread::sleep(renew_after.saturating_sub(granted.elapsed()));
+        let asked = Instant::now();
+        let any = granted.elapsed() >= grant.valid * 7 / 8;
+        match ask6(network, address, (!any).then_some(grant.server.as_slice())) {
+            Ok(Some(new)) => (granted, grant) = (asked, new),
+            Ok(None) => console::say(&format!("lease of {address}: no server answers; trying again")),
+            Err(error) => console::say(&format!("lease of {address}: cannot ask: {error}")),
+        }
+        std::thread::sleep(AT_LEAST);
+    }
+}
+
+fn ask6(network: &Network, address: Ipv6Addr, server: Option<&[u8]>) -> io::Result<Option<Grant6>> {
+    let socket = router::client(&network.link)?;
+    let start = Instant::now();
+    let xid = super::xid(&network.link);
+    let mut talk = Conversation6::renewal(network.link.mac, xid, address, server, start);
+    while start.elapsed() < ATTEMPT {
+        let lease = router::advance(&mut talk, &socket, &network.link, Instant::now());
+        if let Some(lease) = lease.filter(|lease| lease.address.is_some_and(|(new, _)| new == address)) {
+            return Ok(lease.grant);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(None)
 }
 
 /// What came of one attempt.
@@ -72,11 +109,11 @@ enum Answer {
     Silence,
 }
 
-fn ask(network: &Network, server: Ipv4Addr) -> io::Result<Answer> {
+fn ask(network: &Network, address: Ipv4Addr, server: Ipv4Addr) -> io::Result<Answer> {
     let socket = client(&network.link.name_now())?;
     let start = Instant::now();
     let mut talk =
-        Conversation::renewal(network.link.mac, super::xid(&network.link), network.lease.address, start);
+        Conversation::renewal(network.link.mac, super::xid(&network.link), address, start);
     let mut buffer = [0; 2048];
     while start.elapsed() < ATTEMPT {
         if let Some(message) = talk.poll(Instant::now()) {
@@ -84,7 +121,7 @@ fn ask(network: &Network, server: Ipv4Addr) -> io::Result<Answer> {
         }
         if let Ok(length) = socket.recv(&mut buffer)
             && let Some(lease) = talk.receive(&buffer[..length], Instant::now())
-            && lease.address == network.lease.address
+            && lease.address == address
         {
             return Ok(Answer::Granted(lease));
         }

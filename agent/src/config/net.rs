@@ -1,0 +1,286 @@
+//! How to get on the network, from `ip=`, `vlan=`, `nameserver=` and `BOOTIF=`: the kernel's
+//! `Documentation/admin-guide/nfs/nfsroot.rst`, and dracut.cmdline(7) for what that lacks.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How to get on the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetConfig {
+    /// `ip=`: where the address comes from.
+    pub method: Method,
+    /// `nameserver=`, before those of the lease.
+    pub nameservers: Vec<IpAddr>,
+    /// Only this card: by `ip=…:DEVICE:…`, by `vlan=…:DEVICE` or by `BOOTIF=`.
+    pub only: Option<LinkName>,
+    /// `vlan=`: the number of the VLAN on it.
+    pub vlan: Option<u16>,
+}
+
+/// Where an address comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Whoever gives one first: a DHCP server, or a router of IPv6.
+    #[default]
+    Any,
+    /// DHCP, of IPv4 alone.
+    V4,
+    /// Routers and DHCPv6 alone.
+    V6,
+    /// From here.
+    Fixed(Fixed),
+}
+
+/// A link named by the user or by the boot loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkName {
+    /// `eth0`
+    Device(String),
+    /// `52:54:00:12:34:56`
+    Mac([u8; 6]),
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => f.write_str(name),
+            Self::Mac(mac) => f.write_str(&mac_text(*mac)),
+        }
+    }
+}
+
+/// `52:54:00:12:34:56`
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Parses six hexadecimal bytes separated by `separator`.
+pub fn parse_mac(text: &str, separator: char) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text
+        .split(separator)
+        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
+        .collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+/// An address given by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// Our address.
+    pub address: IpAddr,
+    /// Bits of the network's prefix.
+    pub prefix: u8,
+    /// The way out of the network.
+    pub gateway: Option<IpAddr>,
+}
+
+impl NetConfig {
+    /// Modules that it needs beside a card's driver.
+    pub fn modules(&self) -> &'static [&'static str] {
+        if self.vlan.is_some() { &["8021q"] } else { &[] }
+    }
+
+    /// `ip=METHOD`, `ip=DEVICE:METHOD`, or
+    /// `ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD:DNS0:DNS1`, IPv6 addresses in brackets.
+    pub(super) fn ip(&mut self, value: &str) -> Result<(), &'static str> {
+        const WANTED: &str = "ip=dhcp, ip=dhcp6 or ip=ADDRESS::GATEWAY:NETMASK::DEVICE:none is wanted";
+        let fields = fields(value);
+        if let [word] = fields[..] {
+            self.method = method(word).ok_or(WANTED)?;
+            return Ok(());
+        }
+        if let [device, word] = fields[..]
+            && let Some(method) = method(word)
+        {
+            self.method = method;
+            self.only = Some(device_named(device));
+            return Ok(());
+        }
+        let field = |n: usize| fields.get(n).copied().filter(|text| !text.is_empty());
+        if let Some(device) = field(5) {
+            self.only = Some(device_named(device));
+        }
+        for server in [field(7), field(8)].into_iter().flatten() {
+            self.nameservers.push(address(server).ok_or("its name server is not an address")?);
+        }
+        let Some(first) = field(0) else {
+            // Only a device and its method.
+            self.method = field(6).map_or(Some(Method::Any), method).ok_or(WANTED)?;
+            return Ok(());
+        };
+        // [fd00::2]/64 and [fd00::2/64] are both written.
+        let bare = first.replace(['[', ']'], "");
+        let (first, slash) = match bare.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (bare.as_str(), None),
+        };
+        let client = address(first).ok_or("its first field is not an address")?;
+        let prefix = match slash.or(field(3)) {
+            None => usual_prefix(client),
+            Some(mask) => prefix(mask, client).ok_or("its netmask is neither 255.255.255.0 nor 24")?,
+        };
+        let gateway = field(2).map(|text| address(text).ok_or("its gateway is not an address")).transpose()?;
+        if gateway.is_some_and(|gateway| gateway.is_ipv4() != client.is_ipv4()) {
+            return Err("its address and its gateway are not of one kind");
+        }
+        self.method = Method::Fixed(Fixed { address: client, prefix, gateway });
+        Ok(())
+    }
+
+    /// `vlan=5`, `vlan=vlan0005:eth0`, `vlan=eth0.5:eth0`
+    pub(super) fn vlan(&mut self, value: &str) -> Result<(), &'static str> {
+        let (name, device) = match value.split_once(':') {
+            Some((name, device)) => (name, Some(device)),
+            None => (value, name_before_dot(value)),
+        };
+        let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        match digits.parse() {
+            // 0 and 4095 are no VLANs (IEEE 802.1Q, 9.6).
+            Ok(id @ 1..=4094) => self.vlan = Some(id),
+            _ => return Err("a number from 1 to 4094 is wanted: vlan=5, or vlan=eth0.5:eth0"),
+        }
+        if let Some(device) = device.filter(|device| !device.is_empty()) {
+            self.only = Some(device_named(device));
+        }
+        Ok(())
+    }
+
+    /// `nameserver=9.9.9.9`, `nameserver=[2620:fe::fe]`
+    pub(super) fn nameserver(&mut self, value: &str) -> Result<(), &'static str> {
+        self.nameservers.push(address(value).ok_or("an address is wanted")?);
+        Ok(())
+    }
+}
+
+/// PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`; iPXE users
+/// write colons and no type.
+pub(super) fn bootif(value: &str) -> Result<[u8; 6], &'static str> {
+    let dashed = value.to_ascii_lowercase().replace(':', "-");
+    let bare = match dashed.len() {
+        20 => dashed.get(3..).unwrap_or_default(),
+        _ => &dashed,
+    };
+    parse_mac(bare, '-').ok_or("01-52-54-00-12-34-56 or 52:54:00:12:34:56 is wanted")
+}
+
+fn method(word: &str) -> Option<Method> {
+    match word {
+        "on" | "any" => Some(Method::Any),
+        "dhcp" => Some(Method::V4),
+        "dhcp6" | "auto6" | "either6" => Some(Method::V6),
+        _ => None,
+    }
+}
+
+fn device_named(name: &str) -> LinkName {
+    parse_mac(name, '-').map_or_else(|| LinkName::Device(name.to_owned()), LinkName::Mac)
+}
+
+/// `eth0` of `eth0.5`
+fn name_before_dot(name: &str) -> Option<&str> {
+    name.rsplit_once('.').map(|(device, _)| device)
+}
+
+/// What is between the colons that are in no brackets.
+fn fields(value: &str) -> Vec<&str> {
+    let mut inside = false;
+    value
+        .split(|c: char| {
+            match c {
+                '[' => inside = true,
+                ']' => inside = false,
+                _ => {}
+            }
+            c == ':' && !inside
+        })
+        .collect()
+}
+
+/// An address; of IPv6 with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    bare.unwrap_or(text).parse().ok()
+}
+
+/// `255.255.255.0` or `24`; of IPv6 only the latter.
+fn prefix(mask: &str, of: IpAddr) -> Option<u8> {
+    let longest = if of.is_ipv4() { 32 } else { 128 };
+    if let Ok(bits) = mask.parse::<u8>() {
+        return (bits <= longest).then_some(bits);
+    }
+    let mask = u32::from(mask.parse::<Ipv4Addr>().ok()?);
+    (of.is_ipv4() && (mask.leading_ones() + mask.trailing_zeros() == 32 || mask == 0))
+        .then_some(mask.leading_ones() as u8)
+}
+
+/// What the kernel assumes where `ip=` gives no mask.
+fn usual_prefix(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V6(_) => 64,
+        IpAddr::V4(address) => match address.octets()[0] {
+            0..128 => 8,
+            128..192 => 16,
+            _ => 24,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(value: &str) -> NetConfig {
+        let mut net = NetConfig::default();
+        net.ip(value).unwrap();
+        net
+    }
+
+    fn fixed(value: &str) -> (String, u8, Option<IpAddr>) {
+        let Method::Fixed(Fixed { address, prefix, gateway }) = ip(value).method else { panic!("{value}") };
+        (address.to_string(), prefix, gateway)
+    }
+
+    #[test]
+    fn a_static_address_is_read_as_the_kernel_reads_it() {
+        let whole = "10.0.0.9::10.0.0.1:255.255.255.0:box:eth1:none:9.9.9.9";
+        assert_eq!(fixed(whole), ("10.0.0.9".into(), 24, Some([10, 0, 0, 1].into())));
+        assert_eq!(ip(whole).only, Some(LinkName::Device("eth1".into())));
+        assert_eq!(ip(whole).nameservers, [IpAddr::from([9, 9, 9, 9])]);
+        assert_eq!(fixed("192.168.1.2::").1, 24);
+        assert_eq!(ip(":::::eth0:dhcp").method, Method::V4);
+        assert_eq!(ip("any"), NetConfig::default());
+        for bad in ["fast", "10.0.0.300::", "10.0.0.1:::255.0.255.0", "10.0.0.1::[fd00::1]:24"] {
+            assert!(NetConfig::default().ip(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ipv6_is_written_in_brackets() {
+        let whole = "[2001:db8::9]::[2001:db8::1]:64::eth0:none:[2620:fe::fe]";
+        assert_eq!(fixed(whole), ("2001:db8::9".into(), 64, Some("2001:db8::1".parse().unwrap())));
+        assert_eq!(ip(whole).nameservers, ["2620:fe::fe".parse::<IpAddr>().unwrap()]);
+        assert_eq!(fixed("[fd00::2/48]:::::eth0:none").1, 48);
+        assert_eq!(fixed("[fd00::2]/48:::::eth0:none").1, 48);
+        for word in ["dhcp6", "auto6", "either6"] {
+            assert_eq!(ip(word).method, Method::V6);
+        }
+        let on_a_card = ip("eth1:dhcp6");
+        assert_eq!((on_a_card.method, on_a_card.only), (Method::V6, Some(LinkName::Device("eth1".into()))));
+    }
+
+    #[test]
+    fn a_vlan_is_a_number_on_a_card_or_on_any() {
+        let vlan = |value: &str| {
+            let mut net = NetConfig::default();
+            net.vlan(value).map(|()| (net.vlan, net.only.map(|only| only.to_string())))
+        };
+        assert_eq!(vlan("7"), Ok((Some(7), None)));
+        assert_eq!(vlan("eth0.7"), Ok((Some(7), Some("eth0".into()))));
+        for name in ["vlan0007:eth1", "vlan7:eth1", "eth1.0007:eth1"] {
+            assert_eq!(vlan(name), Ok((Some(7), Some("eth1".into()))), "{name}");
+        }
+        for bad in ["", "eth0", "0", "4095", "x:eth0"] {
+            assert!(vlan(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Web addresses, as far as we need to look into them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A web address: `http` or `https`, with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last part of the path, or `image`.
+    pub fn file_name(&self) -> &str {
+        let path = self.0.split(['?', '#']).next().unwrap_or_default();
+        let after_host = path.splitn(4, '/').nth(3).unwrap_or_default();
+        match after_host.rsplit('/').next() {
+            Some(name) if !name.is_empty() => name,
+            _ => "image",
+        }
+    }
+
+    /// What `reference` means beside this address (RFC 3986, 5.2, for what indexes write).
+    pub fn join(&self, reference: &str) -> Option<Self> {
+        if reference.contains("://") {
+            return reference.parse().ok();
+        }
+        let path = self.0.split(['?', '#']).next().unwrap_or_default();
+        let host_end = path.match_indices('/').nth(2).map_or(path.len(), |(at, _)| at);
+        let base = match reference.starts_with('/') {
+            true => path.get(..host_end)?,
+            false => {
+                path.get(..path.rfind('/').filter(|at| *at >= host_end).map_or(path.len(), |at| at + 1))?
+            }
+        };
+        let slash = if reference.starts_with('/') || base.ends_with('/') { "" } else { "/" };
+        format!("{base}{slash}{reference}").parse().ok()
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Url {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if !text.contains("://") {
+            return Err("it lacks http:// or https://");
+        }
+        let uri: ureq::http::Uri = text.parse().map_err(|_| "it is not a URL")?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err("only http:// and https:// can be read by ranges");
+        }
+        if uri.host().is_none_or(str::is_empty) {
+            return Err("it names no host");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}

@@ -1,0 +1,69 @@
+//! Networks that are not QEMU's: IPv6 alone, and VLANs, by real servers on a wire of our own; both
+//! lives get onto them, and names are looked up there.
+#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
+
+use qemu_tests::images::{self, Witness};
+use qemu_tests::lan::{Lan, Service};
+use qemu_tests::web::{Content, Server};
+use qemu_tests::{Machine, Opts, boot, dns};
+
+/// Seconds until the witness is ready; a boot takes 20 to 30 on an idle machine under TCG.
+const SOON: u64 = 300;
+
+fn serve() -> Server {
+    let iso = images::witness(&Witness::default());
+    Server::builder().file("/w.iso", Content::File(iso)).start().expect("starting a web server")
+}
+
+/// Boots the witness over the wire, by name; what it said.
+fn report(lan: &Lan, server: &Server, arguments: &str) -> (Machine, String) {
+    let opts = Opts {
+        append: format!("netdir=http://iso.inetboot.test:{}/w.iso {arguments}", server.port()),
+        wire: lan.wire(),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    let said = machine.expect("witness: ready", SOON, Some(server));
+    assert!(said.contains("witness: cd boot live numbers"), "{said}");
+    (machine, said)
+}
+
+/// The second life goes on reading.
+fn reads_on(machine: &mut Machine, server: &Server) {
+    assert!(machine.run("cat /cd/numbers | wc -c", SOON, Some(server)).contains("8000000"));
+}
+
+#[test]
+fn ipv6_alone_by_slaac() {
+    let server = serve();
+    let lan = Lan::new(Service::Slaac);
+    let (mut machine, said) = report(&lan, &server, "");
+    assert!(said.contains("an IPv6 address as routers say"), "{said}");
+    assert!(said.contains(&format!("witness: address6 {}", lan.net6())), "{said}\n{}", lan.log());
+    reads_on(&mut machine, &server);
+}
+
+#[test]
+fn ipv6_alone_by_dhcpv6_whose_lease_is_renewed() {
+    let server = serve();
+    let lan = Lan::new(Service::Dhcp6);
+    let (mut machine, said) = report(&lan, &server, "ip=dhcp6");
+    assert!(said.contains(&format!("has {}:1", lan.net6())), "{said}\n{}", lan.log());
+    // Half of two minutes, from the first life on.
+    let renewed = machine.run("sleep 75; echo slept", SOON, Some(&server));
+    assert!(renewed.contains("slept"));
+    assert!(lan.log().contains("DHCPRENEW"), "{}", lan.log());
+    reads_on(&mut machine, &server);
+}
+
+#[test]
+fn a_vlan_is_carried_into_both_lives() {
+    dns::serve();
+    let server = serve();
+    let lan = Lan::new(Service::Dhcp(60)).tagged(7);
+    let (mut machine, said) = report(&lan, &server, "vlan=7");
+    assert!(said.contains("eth0.7 (52:54:00:12:34:56) has"), "{said}");
+    assert!(said.contains("transplanting 8021q"), "{said}");
+    assert!(said.contains(&format!("witness: address {}", lan.net())), "{said}");
+    reads_on(&mut machine, &server);
+}
