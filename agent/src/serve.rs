@@ -235,8 +235,8 @@ pub fn server() -> Result<Infallible, Failure> {
     settle_down().map_err(|error| Failure::at(Step::Config, error))?;
     clock::raise_to_floor(handoff.written);
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
-    let network =
-        journal.step(Step::Network, || net::again(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc")))?;
+    let network = journal
+        .step(Step::Network, || net::again(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc")))?;
     let handoff = handoff.into_inner();
     let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
     let image =

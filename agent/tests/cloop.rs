@@ -3,6 +3,7 @@
 //! the latter; they are put together here after `cloop.h`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use inetboot::desk::cloop;
 use inetboot::source::Source;
 use inetboot::source::cloop::Cloop;
 use inetboot::source::file::File;
@@ -107,6 +108,19 @@ fn version_4(contents: &[u8], in_front: bool) -> Vec<u8> {
 fn what_cloop_utils_packs_is_read() {
     let contents = contents();
     reads_all(&open(&version_2(&contents)).unwrap(), &contents);
+}
+
+#[test]
+fn the_desk_unpacks_it_and_overwrites_nothing() {
+    let contents = contents();
+    let dir = tempfile::tempdir().unwrap();
+    let [packed, out] = ["packed", "out"].map(|name| dir.path().join(name));
+    std::fs::write(&packed, version_4(&contents, true)).unwrap();
+    let said = cloop::cloop(&packed, Some(&out)).unwrap();
+    assert!(said.contains("cloop version 4"), "{said}");
+    assert!(std::fs::read(&out).unwrap().starts_with(&contents));
+    let again = cloop::cloop(&packed, Some(&out)).unwrap_err().to_string();
+    assert!(again.contains("is there already"), "{again}");
 }
 
 #[test]

@@ -59,6 +59,33 @@ pub fn debian() -> PathBuf {
     ISO.get_or_init(|| PathBuf::from(script("debian-iso"))).clone()
 }
 
+/// The same with a second squashfs, which has the file `etc/second` alone; cached beside it.
+pub fn debian_in_layers() -> PathBuf {
+    static ISO: OnceLock<PathBuf> = OnceLock::new();
+    ISO.get_or_init(|| {
+        let iso = debian().with_extension("layers.iso");
+        if !iso.exists() {
+            add_layer(&debian(), &iso).expect("adding a layer to the ISO");
+        }
+        iso
+    })
+    .clone()
+}
+
+fn add_layer(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let work = tempfile::tempdir_in(to.parent().context("the cache has a directory")?)?;
+    let dir = work.path().display();
+    fs::create_dir_all(work.path().join("second/etc"))?;
+    fs::write(work.path().join("second/etc/second"), "from the second squashfs\n")?;
+    shell(&format!(
+        "mksquashfs {dir}/second {dir}/second.squashfs -all-root -no-progress -quiet && \
+         xorriso -report_about WARNING -indev {} -outdev {dir}/iso \
+           -map {dir}/second.squashfs /live/second.squashfs -commit",
+        from.display()
+    ))?;
+    Ok(fs::rename(work.path().join("iso"), to)?)
+}
+
 /// The path of the ISO that `qemu-tests/isos/FAMILY LAYOUT` makes.
 pub fn family(family: &str, layout: &str) -> PathBuf {
     let maker = repository().join("qemu-tests/isos").join(family);

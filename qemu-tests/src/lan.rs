@@ -104,7 +104,9 @@ impl Lan {
         self.is_well(machine, &fetch, server);
 
         server.set_down(true);
-        machine.type_line("cat /usr/bin/* /usr/lib/x86_64-linux-gnu/* 2> /dev/null | wc -c; echo read-$((40+2))");
+        machine.type_line(
+            "cat /usr/bin/* /usr/lib/x86_64-linux-gnu/* 2> /dev/null | wc -c; echo read-$((40+2))",
+        );
         machine.expect("waiting for http://", 2 * SECONDS, web);
         std::thread::sleep(Duration::from_secs(90));
         server.set_down(false);

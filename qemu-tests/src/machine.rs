@@ -51,6 +51,15 @@ impl Default for Opts {
     }
 }
 
+impl Opts {
+    /// With a first card that hangs on a hub with nobody else.
+    pub fn with_idle_card(mut self) -> Self {
+        let idle = ["-netdev", "hubport,id=idle,hubid=7", "-device", "virtio-net-pci,netdev=idle,addr=2"];
+        self.qemu.extend(idle.map(String::from));
+        self
+    }
+}
+
 /// A running machine; killed when dropped.
 pub struct Machine {
     qemu: Child,

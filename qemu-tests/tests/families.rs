@@ -51,7 +51,7 @@ fn fedora_by_dracut_059_with_a_flat_root_and_networkmanager() {
 #[test]
 fn fedora_by_dracut_059_with_a_nested_root_and_an_idle_card() {
     let server = serve("fedora", "nested");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
     let root = machine.run("findmnt -n /", LONG, Some(&server));
     assert!(root.contains("overlay"), "{root}");
 }
@@ -65,9 +65,9 @@ fn fedora_by_dracut_ng() {
 }
 
 #[test]
-fn ubuntu_by_caspers_contract() {
+fn ubuntu_by_caspers_contract_and_an_idle_card() {
     let server = serve("casper", "classic");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
     assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
 }
 
@@ -87,7 +87,7 @@ fn ubuntu_by_caspers_contract_in_layers_and_networkd() {
 #[test]
 fn knoppix_by_its_contract_from_cloop_images() {
     let server = serve("knoppix", "cd");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let mut machine = logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() });
     assert!(machine.run("findmnt -n /mnt-system", LONG, Some(&server)).contains("/dev/loop0"));
     assert_eq!(machine.run("cat /etc/second", LONG, Some(&server)), "from KNOPPIX1");
 }

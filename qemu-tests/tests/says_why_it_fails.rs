@@ -262,3 +262,17 @@ fn onfail_shell_gives_a_shell() {
     machine.type_line("busybox echo $((6*7)) is the answer");
     machine.expect("42 is the answer", 30, None);
 }
+
+#[test]
+fn no_hypervisor_on_the_medium() {
+    let server = witness(&Witness::default());
+    let opts = append(format!("{} bootxen=1", netdir(&server)));
+    says(&opts, Some(&server), "distro", &["the hypervisor", "xen*.gz is missing", "bootxen=1 needs it"]);
+}
+
+#[test]
+fn a_directory_without_a_kernel() {
+    let server = server(content(b"nothing of interest"));
+    let opts = append(format!("netdir={}", server.guest_url("/")));
+    says(&opts, Some(&server), "source", &["has no kernel", "linux, vmlinuz", "kernel=URL initrd=URL"]);
+}

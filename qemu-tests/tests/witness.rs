@@ -184,14 +184,7 @@ fn a_server_without_ranges_is_read_whole() {
 #[test]
 fn an_idle_second_card_costs_no_wait() {
     let server = serve(&images::witness(&Witness::default()));
-    let opts = Opts {
-        append: netdir(&server),
-        // The first card hangs on a hub with nobody else.
-        qemu: ["-netdev", "hubport,id=idle,hubid=7", "-device", "virtio-net-pci,netdev=idle,addr=2"]
-            .map(String::from)
-            .to_vec(),
-        ..Opts::default()
-    };
+    let opts = Opts { append: netdir(&server), ..Opts::default() }.with_idle_card();
     let (_machine, said) = report(&opts, &server);
     assert!(!said.contains("still without a lease"), "it waited for the idle card");
 }

@@ -4,30 +4,49 @@
 use inetboot::config::Config;
 use inetboot::desk::{pcrs, quote};
 use inetboot::distro::menu;
+use inetboot::kexec::multiboot::{self, Module};
 use inetboot::measure::eventlog::EventLog;
 use inetboot::measure::evidence::Statement;
 use inetboot::measure::{tpm2, tpm12};
+use inetboot::memory::{self, Region, Use};
 use inetboot::miniroot::handoff::Handoff;
 use inetboot::miniroot::{bzimage, modules, newc};
+use inetboot::net::advert::Advert;
 use inetboot::net::dhcp::Conversation;
+use inetboot::net::dhcp6::{Ask, Conversation6};
+use inetboot::source::Source;
+use inetboot::source::cloop::Cloop;
 use inetboot::source::disk::layout::{Name, Page, Superblock};
+use inetboot::source::file::File;
 use inetboot::source::index::{self, Form, ours};
 use inetboot::source::links::Links;
 use inetboot::source::profile::Profile;
 use inetboot::source::trust::{Demand, Key, Trust};
 use inetboot::source::unpack;
-use std::io;
+use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A codec that is given bytes.
 pub type Target = fn(&[u8]);
 
 /// The codecs by name; each has a corpus of that name.
-pub const TARGETS: [(&str, Target); 20] = [
+pub const TARGETS: [(&str, Target); 24] = [
+    ("advert", |data| {
+        let _ = Advert::parse(data);
+    }),
     ("bzimage", |data| {
         let _ = bzimage::Kernel::parse(data);
     }),
     ("casync", index),
+    ("cloop", |data| {
+        let mut file = memory::file("cloop").expect("a file in memory");
+        file.write_all(data).expect("writing to memory");
+        let file = File::new(file, data.len() as u64, "fuzzed".into());
+        let Ok(cloop) = Cloop::open(Arc::new(file)) else { return };
+        let mut buffer = vec![0; cloop.len().min(1 << 20) as usize];
+        let _ = cloop.read_at(0, &mut buffer);
+    }),
     ("cmdline", |data| {
         let _ = Config::parse(&text(data));
     }),
@@ -36,6 +55,15 @@ pub const TARGETS: [(&str, Target); 20] = [
         let mut talk = Conversation::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], 7, now);
         let _ = talk.poll(now);
         let _ = talk.receive(data, now);
+    }),
+    ("dhcp6", |data| {
+        let now = Instant::now();
+        for ask in [Ask::Address, Ask::Information] {
+            let mut talk = Conversation6::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], 7, ask, now);
+            let _ = talk.poll(now);
+            let _ = talk.receive(data, now);
+            let _ = talk.poll(now);
+        }
     }),
     ("disk", |data| {
         if let Some(block) = Superblock::decode(data) {
@@ -84,6 +112,14 @@ pub const TARGETS: [(&str, Target); 20] = [
         if let Some(modules) = modules::Index::parse(&|_| Some(listing.clone().into_bytes())) {
             let _ = modules.modules_for("pci:v00008086d0000100E").count();
             let _ = modules.load_order("e1000");
+        }
+    }),
+    ("multiboot", |data| {
+        let module = Module { what: "kernel", bytes: data, words: "quiet" };
+        let memory = [Region { start: 0, end: 1 << 30, is: Use::Ram }];
+        if let Ok((segments, start)) = multiboot::lay_out(data, "words", &[module], &memory) {
+            assert!(segments.iter().all(|segment| segment.at + segment.length <= 1 << 30));
+            assert!(segments.iter().any(|segment| segment.at == start));
         }
     }),
     ("newc", |data| {

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
 use inetboot::console;
 use inetboot::desk::log::{self, Verdict};
-use inetboot::desk::{cache, image, mount, pcrs, predict, sort};
+use inetboot::desk::{cache, cloop, image, mount, pcrs, predict, sort};
 use inetboot::source::trust::{Demand, Key, Pin};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,17 @@ enum Verb {
     ///          inetbootctl log show expected
     #[command(verbatim_doc_comment)]
     Predict(Predict),
+    /// Check a compressed image of KNOPPIX (cloop, version 2 or 4), and unpack it.
+    ///
+    /// Example: inetbootctl cloop KNOPPIX/KNOPPIX --out root.iso
+    #[command(verbatim_doc_comment)]
+    Cloop {
+        /// The image.
+        image: PathBuf,
+        /// Where to write what is packed in it.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Mount a remote image as one file in a directory; only what is read is fetched.
     ///
     /// Example: inetbootctl mount http://192.0.2.1/debian-live.iso /mnt
@@ -336,6 +347,9 @@ fn main() -> ExitCode {
         Verb::Profile(Profile::Sort { profile, iso, index }) => {
             let say = |line: &str| eprintln!("{line}");
             done(sort::sort(&profile, &iso, index.as_deref(), &mut |line| println!("{line}"), &say))
+        }
+        Verb::Cloop { image, out } => {
+            done(cloop::cloop(&image, out.as_deref()).map(|what| println!("{what}")))
         }
         Verb::Mount(mount) => {
             let Mount { url, dir, index, pin, key, profile, record, device, cache, ca, proxy } = *mount;

@@ -119,7 +119,8 @@ impl NetConfig {
             None => usual_prefix(client),
             Some(mask) => prefix(mask, client).ok_or("its netmask is neither 255.255.255.0 nor 24")?,
         };
-        let gateway = field(2).map(|text| address(text).ok_or("its gateway is not an address")).transpose()?;
+        let gateway =
+            field(2).map(|text| address(text).ok_or("its gateway is not an address")).transpose()?;
         if gateway.is_some_and(|gateway| gateway.is_ipv4() != client.is_ipv4()) {
             return Err("its address and its gateway are not of one kind");
         }

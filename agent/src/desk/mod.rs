@@ -1,6 +1,7 @@
 //! The host's tools, used by `inetbootctl`: the same rooms as the boot, on a desk.
 
 pub mod cache;
+pub mod cloop;
 pub mod image;
 pub mod iso;
 pub mod log;

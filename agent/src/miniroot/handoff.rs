@@ -249,7 +249,8 @@ fn leases(fields: &Fields<'_>) -> Result<Leases, HandoffError> {
         None => None,
         Some(_) => {
             let terms = |server| -> Result<Grant6, HandoffError> {
-                let time = |key| Ok(Duration::from_secs(fields.one(key, parsed)?.ok_or(HandoffError::Lacks(key))?));
+                let time =
+                    |key| Ok(Duration::from_secs(fields.one(key, parsed)?.ok_or(HandoffError::Lacks(key))?));
                 Ok(Grant6 { server, valid: time("lease6-seconds")?, renew_after: time("renew6-seconds")? })
             };
             Some(Lease6 {

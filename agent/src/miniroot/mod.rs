@@ -402,3 +402,50 @@ fn append_overlay(
 fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(hypervisor: Option<&str>) -> Plan {
+        let hypervisor = hypervisor.map(|words| Program {
+            path: "boot/xen.gz".into(),
+            words: words.split(' ').map(str::to_owned).collect(),
+        });
+        Plan {
+            is_live: true,
+            family: "debian",
+            title: String::new(),
+            hypervisor,
+            kernel: PathBuf::new(),
+            initrds: Vec::new(),
+            words: Vec::new(),
+            roots: Vec::new(),
+            modules: &[],
+            premount: None,
+        }
+    }
+
+    #[test]
+    fn who_has_too_little_memory_is_told() {
+        let machine = Memory { total: 2 << 30, available: 2 << 30 };
+        let refusal = |plan: &Plan, unpacked| {
+            check_target(unpacked, 40 << 20, plan, machine).map_err(|error| (error.to_string(), error.hint()))
+        };
+        assert_eq!(refusal(&plan(None), 200 << 20), Ok(()));
+        assert!(refusal(&plan(None), 2 << 30).unwrap_err().0.contains("this machine has"));
+        assert_eq!(refusal(&plan(Some("dom0_mem=1G")), 200 << 20), Ok(()));
+        let (said, hint) = refusal(&plan(Some("dom0_mem=256M")), 200 << 20).unwrap_err();
+        assert!(said.contains("dom0 has"), "{said}");
+        assert!(hint.contains("inetboot.xen=dom0_mem="), "{hint}");
+    }
+
+    #[test]
+    fn arguments_that_are_too_many_are_counted() {
+        let words = vec!["x".repeat(1020)];
+        let long = Plan { words, ..plan(None) };
+        assert!(cmdline(&long, CMDLINE_MAX).is_ok());
+        let error = cmdline(&long, WORDS_MAX).unwrap_err().to_string();
+        assert!(error.contains("has 1037 bytes, and only 1016 are taken"), "{error}");
+    }
+}

@@ -33,8 +33,7 @@ impl Advert {
         if head[0] != ADVERTISEMENT || head[1] != 0 {
             return None;
         }
-        let mut advert =
-            Self { managed: head[5] & 0x80 != 0, other: head[5] & 0x40 != 0, ..Self::default() };
+        let mut advert = Self { managed: head[5] & 0x80 != 0, other: head[5] & 0x40 != 0, ..Self::default() };
         // Type, length in eights of bytes, and then two reserved bytes and a lifetime.
         while let [kind, eights, ..] = *options
             && eights > 0

@@ -243,11 +243,9 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
             })
             .collect(),
         _ => match options.get(OptionCode::Router) {
-            Some(DhcpOption::Router(routers)) => routers
-                .first()
-                .map(|gateway| Route::default((*gateway).into()))
-                .into_iter()
-                .collect(),
+            Some(DhcpOption::Router(routers)) => {
+                routers.first().map(|gateway| Route::default((*gateway).into())).into_iter().collect()
+            }
             _ => Vec::new(),
         },
     };

@@ -44,9 +44,15 @@ pub enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Soliciting,
-    Requesting { server: Vec<u8>, address: Ipv6Addr },
+    Requesting {
+        server: Vec<u8>,
+        address: Ipv6Addr,
+    },
     /// More time is wanted; of any server where `server` is none.
-    Renewing { server: Option<Vec<u8>>, address: Ipv6Addr },
+    Renewing {
+        server: Option<Vec<u8>>,
+        address: Ipv6Addr,
+    },
     Informing,
 }
 
@@ -158,9 +164,8 @@ impl Conversation6 {
 
     /// The address in our association, unless the server says that there is none.
     fn granted(&self, options: &[u8], server: &[u8]) -> Option<(Ipv6Addr, Grant6)> {
-        let refuses = |options: &[u8]| {
-            find(options, STATUS).is_some_and(|status| !status.starts_with(&[0, 0]))
-        };
+        let refuses =
+            |options: &[u8]| find(options, STATUS).is_some_and(|status| !status.starts_with(&[0, 0]));
         let association = find(options, IA_NA)?.strip_prefix(self.association().as_slice())?;
         let (times, inner) = association.split_at_checked(8)?;
         if refuses(options) || refuses(inner) {
@@ -243,7 +248,7 @@ mod tests {
 
     fn talk(ask: Ask) -> (Conversation6, Instant) {
         let now = Instant::now();
-        (Conversation6::new(MAC, 0x0077_88_99, ask, now), now)
+        (Conversation6::new(MAC, 0x0077_8899, ask, now), now)
     }
 
     /// A server's answer to `message`: with an address where one is asked for.

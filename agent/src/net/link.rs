@@ -86,7 +86,8 @@ impl Link {
     /// What it is called now: udev renames links, since Linux 6.2 even while they are up.
     pub fn name_now(&self) -> String {
         let index = self.index.to_string();
-        let is_it = |dir: &Path| fs::read_to_string(dir.join("ifindex")).is_ok_and(|text| text.trim() == index);
+        let is_it =
+            |dir: &Path| fs::read_to_string(dir.join("ifindex")).is_ok_and(|text| text.trim() == index);
         let links = fs::read_dir(SYS_CLASS_NET).into_iter().flatten().flatten();
         let now = links.map(|entry| entry.path()).find(|dir| is_it(dir));
         let name = now.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -230,7 +231,8 @@ pub fn has_address(address: IpAddr) -> bool {
 }
 
 fn netlink(groups: u32) -> io::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let fd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(fd)
 }
@@ -277,7 +279,11 @@ mod tests {
         assert!(!has_global_address(good, "eth1"));
         assert!(is_in_table(local, "fe80::5054:ff:fe12:3456".parse().unwrap()));
         let zeros = "0".repeat(32);
-        let route = |name| format!("{zeros} 00 {zeros} 00 fe80000000000000005400fffe000001 00000400 00000001 00000000 00450003     {name}\n");
+        let route = |name| {
+            format!(
+                "{zeros} 00 {zeros} 00 fe80000000000000005400fffe000001 00000400 00000001 00000000 00450003     {name}\n"
+            )
+        };
         assert!(has_way_out(&route("eth0"), "eth0"));
         assert!(!has_way_out(&route("lo"), "eth0"));
     }

@@ -331,8 +331,8 @@ impl Runner {
         }
         let mut buffer = [0; 2048];
         while let Ok(length) = socket.receive(&mut buffer) {
-            let lease = datagram::unwrap(&buffer[..length])
-                .and_then(|message| talk.receive(message, Instant::now()));
+            let lease =
+                datagram::unwrap(&buffer[..length]).and_then(|message| talk.receive(message, Instant::now()));
             if lease.is_some() {
                 return lease;
             }

@@ -53,10 +53,7 @@ pub fn keep(network: &Network, held_since: Instant) {
                     std::thread::sleep(REFUSED);
                 }
                 Ok(Answer::Silence) => {
-                    console::say(&format!(
-                        "lease of {}: {to} does not answer; trying again",
-                        lease.address
-                    ));
+                    console::say(&format!("lease of {}: {to} does not answer; trying again", lease.address));
                 }
                 Err(error) => {
                     console::say(&format!("lease of {}: cannot ask {to}: {error}", lease.address));
@@ -112,8 +109,7 @@ enum Answer {
 fn ask(network: &Network, address: Ipv4Addr, server: Ipv4Addr) -> io::Result<Answer> {
     let socket = client(&network.link.name_now())?;
     let start = Instant::now();
-    let mut talk =
-        Conversation::renewal(network.link.mac, super::xid(&network.link), address, start);
+    let mut talk = Conversation::renewal(network.link.mac, super::xid(&network.link), address, start);
     let mut buffer = [0; 2048];
     while start.elapsed() < ATTEMPT {
         if let Some(message) = talk.poll(Instant::now()) {

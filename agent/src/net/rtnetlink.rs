@@ -73,10 +73,10 @@ impl Request {
         let scope = if on_link { RT_SCOPE_LINK } else { 0 };
         // Clouds give a /32 and a gateway outside of it; it is on this link all the same.
         let flags = if on_link { 0 } else { RTNH_F_ONLINK };
-        let body =
-            [family(destination), prefix, 0, 0, RT_TABLE_MAIN, RTPROT_DHCP, scope, RTN_UNICAST];
-        let mut request = Self::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &[&body, &flags.to_ne_bytes()])
-            .attribute(RTA_OIF, &index.to_ne_bytes());
+        let body = [family(destination), prefix, 0, 0, RT_TABLE_MAIN, RTPROT_DHCP, scope, RTN_UNICAST];
+        let mut request =
+            Self::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &[&body, &flags.to_ne_bytes()])
+                .attribute(RTA_OIF, &index.to_ne_bytes());
         if prefix > 0 {
             request = request.attribute(RTA_DST, &octets(destination));
         }
@@ -147,7 +147,10 @@ mod tests {
         // strace -e trace=sendmsg -xx ip address replace 10.0.0.2/8 dev lo, without its broadcast.
         let address = Request::address(1, [10, 0, 0, 2].into(), 8).bytes();
         assert_eq!(address[..8], [48, 0, 0, 0, 20, 0, 5, 5]);
-        assert_eq!(address[16..40], [2, 8, 0, 0, 1, 0, 0, 0, 8, 0, 2, 0, 10, 0, 0, 2, 8, 0, 1, 0, 10, 0, 0, 2]);
+        assert_eq!(
+            address[16..40],
+            [2, 8, 0, 0, 1, 0, 0, 0, 8, 0, 2, 0, 10, 0, 0, 2, 8, 0, 1, 0, 10, 0, 0, 2]
+        );
         assert_eq!(address[40..], [8, 0, 4, 0, 10, 255, 255, 255]);
         // ip link add link eth0 name eth0.7 type vlan id 7
         let vlan = Request::vlan(2, "eth0.7", 7).bytes();
@@ -161,11 +164,8 @@ mod tests {
 
     #[test]
     fn a_default_route_has_a_gateway_and_no_destination() {
-        let route = Route {
-            destination: Ipv4Addr::UNSPECIFIED.into(),
-            prefix: 0,
-            gateway: [10, 0, 0, 1].into(),
-        };
+        let route =
+            Route { destination: Ipv4Addr::UNSPECIFIED.into(), prefix: 0, gateway: [10, 0, 0, 1].into() };
         let bytes = Request::route(2, &route).bytes();
         assert_eq!(bytes[16..28], [2, 0, 0, 0, 254, 16, 0, 1, 4, 0, 0, 0]);
         assert_eq!(bytes[28..], [8, 0, 4, 0, 2, 0, 0, 0, 8, 0, 5, 0, 10, 0, 0, 1]);

@@ -4,6 +4,7 @@
 //! The file is pinned when it is opened: its length and validator are compared on every answer,
 //! so that an image that is replaced while we boot from it is noticed rather than mixed.
 
+use super::eyeballs::Eyeballs;
 use super::fault::{Fault, SourceError, fault};
 use super::links::Links;
 use super::lock;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, IF_RANGE, LINK, RANGE};
 use ureq::http::{Response, StatusCode};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Body, ResponseExt};
 
 /// A server that says nothing for this long is not going to.
@@ -58,7 +60,7 @@ impl Client {
                     SourceError::Proxy { proxy: proxy.to_string(), error: Box::new(error) }
                 })?),
             };
-        let agent = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("inetboot/", env!("CARGO_PKG_VERSION")))
             // A compressed range is no range of the image.
@@ -67,8 +69,8 @@ impl Client {
             .proxy(proxy)
             .tls_config(tls::settings(ca))
             .max_idle_connections_per_host(16)
-            .build()
-            .new_agent();
+            .build();
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), Eyeballs::default());
         Ok(Self { agent, wire })
     }
 

@@ -8,6 +8,7 @@ pub mod ahead;
 pub mod cache;
 pub mod cloop;
 pub mod disk;
+mod eyeballs;
 pub mod fault;
 pub mod file;
 mod find;
