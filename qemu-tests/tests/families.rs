@@ -4,8 +4,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests stop the test, and say what it took
 
 use qemu_tests::lan::{Lan, Service};
+use qemu_tests::machine::built;
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, dns, images};
+use qemu_tests::{Machine, Opts, boot, dns, images, run};
 
 /// Seconds for one stretch of a boot under TCG on a busy machine.
 const LONG: u64 = 600;
@@ -48,12 +49,48 @@ fn fedora_by_dracut_059_with_a_flat_root_and_networkmanager() {
     assert!(state.contains("ethernet:unmanaged"), "{state}");
 }
 
+/// What QEMU's e1000 is matched by.
+const E1000: &str = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00";
+
+/// The desk, which mounts nothing, has the same idea of what was going to run: every file that the
+/// machine measured is in its prediction.
+fn was_predicted(machine: &Machine, server: &Server, append: &str) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ctl = |arguments: &[&str]| run(dir.path(), built("inetbootctl").to_str().expect("a path"), arguments);
+    let initramfs = built("initramfs.img");
+    let arguments = format!("console=ttyS0 netdir={} {append}", server.guest_url("/live.iso"));
+    ctl(&[
+        "predict",
+        "--initramfs",
+        initramfs.to_str().expect("a path"),
+        "--arguments",
+        &arguments,
+        "--device",
+        E1000,
+        "--out",
+        "expected",
+    ]);
+    let expected = ctl(&["log", "show", "expected"]);
+    let said = machine.said();
+    let files: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("inetboot:   "))
+        .filter(|line| ["kernel: ", "initrd: ", "overlay: "].iter().any(|word| line.starts_with(word)))
+        .collect();
+    assert!(files.iter().any(|line| line.contains("e1000.ko")), "{files:?}");
+    for line in files {
+        assert!(expected.contains(line), "\"{line}\" is not in\n{expected}");
+    }
+}
+
 #[test]
 fn fedora_by_dracut_059_with_a_nested_root_and_an_idle_card() {
     let server = serve("fedora", "nested");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
+    let mut machine =
+        logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() }.with_idle_card());
     let root = machine.run("findmnt -n /", LONG, Some(&server));
     assert!(root.contains("overlay"), "{root}");
+    was_predicted(&machine, &server, "");
 }
 
 #[test]
@@ -90,6 +127,7 @@ fn knoppix_by_its_contract_from_cloop_images() {
     let mut machine = logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() });
     assert!(machine.run("findmnt -n /mnt-system", LONG, Some(&server)).contains("/dev/loop0"));
     assert_eq!(machine.run("cat /etc/second", LONG, Some(&server)), "from KNOPPIX1");
+    was_predicted(&machine, &server, "");
 }
 
 #[test]
