@@ -95,11 +95,16 @@ pub struct Grant6 {
 }
 
 impl Leases {
-    /// All name servers, most wanted first.
-    pub fn nameservers(&self) -> Vec<IpAddr> {
+    /// All name servers, most wanted first, as `resolv.conf` wants them. One that is known on the
+    /// link only (RFC 8106, 5.1) needs to be told on which: `link` is its index, as names change.
+    pub fn nameservers(&self, link: u32) -> Vec<String> {
         let v4 = self.v4.iter().flat_map(|lease| lease.nameservers.iter().copied().map(IpAddr::V4));
         let v6 = self.v6.iter().flat_map(|lease| lease.nameservers.iter().copied().map(IpAddr::V6));
-        self.nameservers.iter().copied().chain(v4).chain(v6).collect()
+        let text = |server: IpAddr| match server {
+            IpAddr::V6(address) if address.is_unicast_link_local() => format!("{address}%{link}"),
+            server => server.to_string(),
+        };
+        self.nameservers.iter().copied().chain(v4).chain(v6).map(text).collect()
     }
 
     /// Domains to complete short names with.
@@ -115,15 +120,15 @@ impl Leases {
         all
     }
 
-    /// The contents of `/etc/resolv.conf`. The C library reads three servers at most; all are
+    /// The contents of `/etc/resolv.conf` on the link of that index. The C library reads three servers at most; all are
     /// written, so that whoever reads more finds more.
-    pub fn resolv_conf(&self) -> String {
+    pub fn resolv_conf(&self, link: u32) -> String {
         let mut text = String::new();
         let search = self.search();
         if !search.is_empty() {
             text.push_str(&format!("search {}\n", search.join(" ")));
         }
-        for server in self.nameservers() {
+        for server in self.nameservers(link) {
             text.push_str(&format!("nameserver {server}\n"));
         }
         text.push_str("options timeout:2 attempts:3\n");
@@ -147,13 +152,11 @@ impl fmt::Display for Leases {
                 None => write!(f, "{separator}an IPv6 address as routers say")?,
             }
         }
-        match self.nameservers().as_slice() {
-            [] => write!(f, ", no name server")?,
-            servers => write!(
-                f,
-                ", names from {}",
-                servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-            )?,
+        // On which link is said already.
+        let servers = self.nameservers(0).join(" ").replace("%0", "");
+        match servers.as_str() {
+            "" => write!(f, ", no name server")?,
+            servers => write!(f, ", names from {servers}")?,
         }
         match &self.v4 {
             Some(Lease { grant: None, .. }) => write!(f, ", given by hand"),
@@ -181,14 +184,14 @@ mod tests {
             grant: None,
         };
         let v6 = Lease6 {
-            nameservers: vec!["fd00::53".parse().unwrap()],
+            nameservers: vec!["fd00::53".parse().unwrap(), "fe80::53".parse().unwrap()],
             search: vec!["example.org".into(), "example.net".into()],
             ..Lease6::default()
         };
         let leases = Leases { v4: Some(lease), v6: Some(v6), nameservers: vec![[1, 1, 1, 1].into()] };
-        let text = leases.resolv_conf();
+        let text = leases.resolv_conf(3);
         assert_eq!(text.matches("nameserver 9.9.9.").count(), 5);
         assert!(text.starts_with("search example.org example.net\nnameserver 1.1.1.1\n"), "{text}");
-        assert!(text.contains("nameserver fd00::53\n"));
+        assert!(text.contains("nameserver fd00::53\nnameserver fe80::53%3\n"), "{text}");
     }
 }

@@ -14,7 +14,6 @@ use crate::config::{Access, WantedDisk};
 use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
-use crate::lease::Leases;
 use crate::measure::Ledger;
 use crate::measure::eventlog::{EventLog, LogError};
 use crate::measure::evidence::{Evidence, Statement, of_serving};
@@ -31,7 +30,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::{SigSet, Signal};
 use rustix::fs::{StatFs, statfs};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -74,6 +73,9 @@ const RESOLVER_FOR: Duration = Duration::from_secs(600);
 
 /// The target's root, seen from ours: through process 1.
 const TARGET: &str = "/proc/1/root";
+
+/// There, as in its initrd.
+const RESOLV_CONF: &str = "etc/resolv.conf";
 
 /// Why the second life does not get on.
 #[derive(Debug, thiserror::Error)]
@@ -163,8 +165,11 @@ pub fn run() -> Result<Infallible, Failure> {
     }
     let mut server = start_server().map_err(|error| Failure::at(Step::Medium, error))?;
     wait_until_ready(&mut server).map_err(|error| Failure::at(Step::Medium, error))?;
-    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init(&handoff.leases));
+    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init());
     init.map_err(|error| {
+        if let Some(dir) = &handoff.premount {
+            let _ = unmount(dir, UnmountFlags::DETACH);
+        }
         // The next attempt starts its own, and needs the device.
         let _ = server.kill().and_then(|()| server.wait());
         Failure::at(Step::Kexec, error)
@@ -210,13 +215,7 @@ fn premount(dir: Option<&str>) -> Result<(), ServeError> {
     }
 }
 
-fn become_init(leases: &Leases) -> Result<Infallible, ServeError> {
-    // live-boot copies it into a root that has none.
-    let resolver =
-        fs::create_dir_all("/etc").and_then(|()| fs::write("/etc/resolv.conf", leases.resolv_conf()));
-    if let Err(error) = resolver {
-        console::say(&format!("  the target will not know its name servers: {error}"));
-    }
+fn become_init() -> Result<Infallible, ServeError> {
     console::say(&format!("handing over to the target's own {INIT}"));
     early::unmount_all();
     // Arguments that the kernel did not know are init's; the environment goes along untouched.
@@ -264,6 +263,7 @@ pub fn server() -> Result<Infallible, Failure> {
     };
     update(&mut receipt, &image);
     receipt.lines().iter().for_each(|line| console::say(line));
+    tell_resolver(&network);
     hand_over();
     let network = Arc::new(network);
     keep_network(&network, since_handoff + handoff.lease_age);
@@ -329,6 +329,16 @@ fn access_of(handoff: &Handoff) -> Result<Access, ServeError> {
     })
 }
 
+/// The target's initrd knows the name servers: live-boot copies this into a root that has none.
+fn tell_resolver(network: &Network) {
+    let path = Path::new(TARGET).join(RESOLV_CONF);
+    let written = fs::create_dir_all(path.parent().unwrap_or(&path))
+        .and_then(|()| fs::write(&path, network.leases.resolv_conf(network.link.index)));
+    if let Err(error) = written {
+        console::say(&format!("  the target will not know its name servers: {error}"));
+    }
+}
+
 /// Tell process 1 that the device is there, and let go of the screen.
 fn hand_over() {
     // With ONFAULT the FUSE workers' large, mostly untouched buffers cost nothing.
@@ -366,13 +376,13 @@ fn keep_network(network: &Arc<Network>, held: Duration) {
     start("lease", Box::new(move |network| renew::keep(&network, held_since)));
     start("lease of IPv6", Box::new(move |network| renew::keep6(&network, held_since)));
     start("link", Box::new(|network| guard::keep(&network)));
-    start("resolver", Box::new(|network| keep_resolver(&network.leases)));
+    start("resolver", Box::new(|network| keep_resolver(&network)));
 }
 
 /// A root that has no `resolv.conf`, or an empty one, and nobody who makes it, gets ours. This may
 /// wait for the disk like anybody else.
-fn keep_resolver(leases: &Leases) {
-    let path = Path::new(TARGET).join("etc/resolv.conf");
+fn keep_resolver(network: &Network) {
+    let path = Path::new(TARGET).join(RESOLV_CONF);
     let start = Instant::now();
     while start.elapsed() < RESOLVER_FOR {
         let is_empty = match fs::symlink_metadata(&path) {
@@ -384,7 +394,7 @@ fn keep_resolver(leases: &Leases) {
         };
         if is_empty {
             // Where it cannot be written, somebody wants it so.
-            let _ = fs::write(&path, leases.resolv_conf());
+            let _ = fs::write(&path, network.leases.resolv_conf(network.link.index));
         }
         std::thread::sleep(RECEIPT_EVERY);
     }
@@ -409,10 +419,11 @@ fn localise(image: &Image) {
 fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>, network: &Network) -> ! {
     let (mut json, mut profile) = (Note::new("inetboot/receipt.json"), Note::new("inetboot/profile"));
     let (mut events, mut readable) = (Note::new("inetboot/eventlog"), Note::new("inetboot/eventlog.txt"));
-    let mut dropins: Vec<(Note, String)> = dropins::for_link(network.link.mac, &network.leases)
-        .into_iter()
-        .map(|DropIn { path, text }| (Note::new(path), text))
-        .collect();
+    let mut dropins: Vec<(Note, String)> =
+        dropins::for_link(network.link.mac, network.link.index, &network.leases)
+            .into_iter()
+            .map(|DropIn { path, text }| (Note::new(path), text))
+            .collect();
     let start = Instant::now();
     loop {
         // They have to be there before the managers are, and some inits mount /run anew.

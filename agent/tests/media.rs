@@ -49,6 +49,7 @@ fn lines(plan: &Plan) -> Vec<String> {
     ];
     lines.extend(plan.initrds.iter().map(|path| format!("initrd {}", path.display())));
     lines.extend(plan.words.iter().map(|word| format!("word {word}")));
+    lines.extend(plan.premount.map(|dir| format!("premount {dir}")));
     lines.extend(plan.roots.iter().map(|path| format!("root {}", path.display())));
     lines
 }
@@ -71,4 +72,18 @@ fn every_release_gets_its_plan() {
         assert_eq!(recognise(dir.path(), &forced).unwrap(), plan, "type= makes no difference");
     }
     assert!(releases >= 8, "{releases} releases");
+}
+
+#[test]
+fn a_hypervisor_beside_the_kernel_is_found_when_it_is_wanted() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
+    let dir = tempfile::tempdir().unwrap();
+    lay_out(&fs::read_to_string(fixtures.join("opensuse-tumbleweed.txt")).unwrap(), dir.path());
+    let pass_on = vec!["console=ttyS0".to_owned()];
+    let target = Target { xen: Some(vec!["dom0_mem=1G".into()]), pass_on, ..Target::default() };
+    let plan = recognise(dir.path(), &target).unwrap();
+    let hypervisor = plan.hypervisor.unwrap();
+    assert_eq!(hypervisor.path, "boot/x86_64/loader/xen.gz");
+    assert_eq!(hypervisor.words, ["com1=115200,8n1", "console=vga,com1", "no-real-mode", "dom0_mem=1G"]);
+    assert_eq!(plan.words.last().unwrap(), "console=hvc0");
 }

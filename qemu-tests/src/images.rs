@@ -28,6 +28,10 @@ pub struct Witness {
     pub no_family: bool,
     /// A file of the ISO that gets one byte more.
     pub longer: Option<&'static str>,
+    /// Make its root an EROFS in place of a squashfs.
+    pub erofs: bool,
+    /// Put Debian's Xen onto the CD.
+    pub hypervisor: bool,
     /// Put tpm2-tools of this machine onto the CD, as a root of their own in `tools`.
     pub tpm_tools: bool,
 }
@@ -63,7 +67,8 @@ pub fn debian() -> PathBuf {
 pub fn debian_in_layers() -> PathBuf {
     static ISO: OnceLock<PathBuf> = OnceLock::new();
     ISO.get_or_init(|| {
-        let iso = debian().with_extension("layers.iso");
+        let key = &hex(&Sha256::digest(include_str!("images.rs")))[..8];
+        let iso = debian().with_extension(format!("layers-{key}.iso"));
         if !iso.exists() {
             add_layer(&debian(), &iso).expect("adding a layer to the ISO");
         }
@@ -108,7 +113,7 @@ fn make_witness(witness: &Witness) -> anyhow::Result<PathBuf> {
     key.update(fs::read(&init)?);
     key.update(include_str!("images.rs"));
     key.update(format!("{witness:?} {}", kernel().display()));
-    let key: String = key.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let key = &hex(&key.finalize())[..16];
     let cache = kernel().parent().context("the cache has a directory")?;
     let iso = cache.join(format!("witness-{key}.iso"));
     if iso.exists() {
@@ -148,11 +153,15 @@ fn make_witness(witness: &Witness) -> anyhow::Result<PathBuf> {
         initrd.display(),
         live.display()
     ))?;
-    shell(&format!(
-        "mksquashfs {} {}/filesystem.squashfs -comp zstd -all-root -no-progress -quiet",
-        root.display(),
-        live.display()
-    ))?;
+    let (from, to) = (root.display(), format!("{}/filesystem.squashfs", live.display()));
+    shell(&match witness.erofs {
+        true => format!("mkfs.erofs --quiet {to} {from}"),
+        false => format!("mksquashfs {from} {to} -comp zstd -all-root -no-progress -quiet"),
+    })?;
+    if witness.hypervisor {
+        let xen = output_of(Command::new(repository().join("qemu-tests/isos/root")).arg("bookworm"));
+        shell(&format!("cp {xen}/boot/xen-*.gz {}/xen.gz", live.display()))?;
+    }
     fs::create_dir_all(cd.join("boot/grub"))?;
     fs::write(
         cd.join("boot/grub/grub.cfg"),
@@ -177,6 +186,10 @@ fn make_witness(witness: &Witness) -> anyhow::Result<PathBuf> {
     ))?;
     fs::rename(&made, &iso)?;
     Ok(iso)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Copy modules with what they need from the stock kernel, and index them.

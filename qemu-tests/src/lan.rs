@@ -17,6 +17,8 @@ use std::time::Duration;
 pub enum Service {
     /// A DHCP server that grants leases of so many seconds, and no longer.
     Dhcp(u32),
+    /// dnsmasq, which grants none of under two minutes.
+    Dnsmasq,
     /// IPv6 alone, addresses by the router's word: SLAAC, and names by DHCPv6.
     Slaac,
     /// IPv6 alone, addresses by DHCPv6.
@@ -42,7 +44,9 @@ impl Lan {
         let ip = |arguments: &[&str]| drop(run(Path::new("/"), "ip", arguments));
         ip(&["tuntap", "add", "dev", &tap, "mode", "tap"]);
         match service {
-            Service::Dhcp(_) => ip(&["address", "add", &format!("10.77.{number}.1/24"), "dev", &tap]),
+            Service::Dhcp(_) | Service::Dnsmasq => {
+                ip(&["address", "add", &format!("10.77.{number}.1/24"), "dev", &tap]);
+            }
             Service::Slaac | Service::Dhcp6 => {
                 ip(&["address", "add", &format!("fd77:{number}::1/64"), "dev", &tap, "nodad"]);
             }
@@ -51,6 +55,7 @@ impl Lan {
         let log = fs::File::create(dir.path().join("log")).expect("a log");
         let mut server = match service {
             Service::Dhcp(seconds) => udhcpd(number, seconds, dir.path()),
+            Service::Dnsmasq => dnsmasq(number, &format!("10.77.{number}.50,10.77.{number}.60,2m")),
             Service::Slaac => dnsmasq(number, &format!("fd77:{number}::,ra-stateless")),
             Service::Dhcp6 => dnsmasq(number, &format!("fd77:{number}::100,fd77:{number}::1ff,64,2m")),
         };
@@ -99,6 +104,9 @@ impl Lan {
     pub fn outlives(&self, machine: &mut Machine, server: &Server, service: &str) {
         const SECONDS: u64 = 300;
         let web = Some(server);
+        // Who renews a lease makes no new offer necessary: more of them are somebody else's doing.
+        let offers = || self.log().matches("sending OFFER").count();
+        let offered = offers();
         machine.run(&format!("systemctl restart {service}; sleep 3"), SECONDS, web);
         let fetch = format!("wget -q -O - {} | head -c 32774 | tail -c 5", server.guest_url("/live.iso"));
         self.is_well(machine, &fetch, server);
@@ -120,6 +128,7 @@ impl Lan {
         // Half a minute each.
         let grants = self.log().matches("sending ACK").count();
         assert!(grants >= 8, "it was renewed {grants} times in {:?}", machine.age());
+        assert_eq!(offers(), offered, "{service} asked for a lease of its own:\n{}", self.log());
         self.is_well(machine, &fetch, server);
         let said = machine.said();
         for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
@@ -153,23 +162,39 @@ fn udhcpd(number: u8, seconds: u32, dir: &Path) -> Command {
     );
     fs::write(dir.join("udhcpd.conf"), settings).expect("writing udhcpd.conf");
     fs::write(dir.join("leases"), "").expect("writing an empty lease file");
-    let mut command = Command::new("/bin/busybox");
-    command.args(["udhcpd", "-f"]).arg(dir.join("udhcpd.conf"));
+    let mut command = bounded();
+    command.args(["/bin/busybox", "udhcpd", "-f"]).arg(dir.join("udhcpd.conf"));
     command
 }
 
-/// A router that advertises itself, a DHCPv6 server and a name server.
+/// A DHCP server, or a router that advertises itself and a DHCPv6 server; and a name server.
 fn dnsmasq(number: u8, range: &str) -> Command {
-    let mut command = Command::new("/usr/sbin/dnsmasq");
+    let address =
+        if range.starts_with("10.") { format!("10.77.{number}.1") } else { format!("fd77:{number}::1") };
+    let mut command = bounded();
     command
-        .args(["--no-daemon", "--log-dhcp", "--conf-file=/dev/null", "--user=root", "--group=root"])
+        .args([
+            "/usr/sbin/dnsmasq",
+            "--no-daemon",
+            "--log-dhcp",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--group=root",
+        ])
         .args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--except-interface=lo", "--leasefile-ro"])
-        .args(["--enable-ra", "--dhcp-option=option6:dns-server,[::]"])
+        .args(["--enable-ra", "--dhcp-option=option6:dns-server,[::]", "--dhcp-authoritative"])
         .arg(format!("--interface={}", tap(number)))
         .arg(format!("--dhcp-range={range}"))
         // It answers for the whole domain: that there is no address of IPv4 is an answer, too.
         .arg("--local=/inetboot.test/")
-        .arg(format!("--host-record=iso.inetboot.test,fd77:{number}::1"));
+        .arg(format!("--host-record=iso.inetboot.test,{address}"));
+    command
+}
+
+/// No server outlives its test by much, whatever happens to that: it runs under timeout(1).
+fn bounded() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", "1200"]);
     command
 }
 

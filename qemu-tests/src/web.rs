@@ -140,6 +140,7 @@ pub struct Builder {
     links: String,
     files: Vec<(String, Content)>,
     tls: Option<Identity>,
+    on_ipv6: bool,
 }
 
 /// A certificate chain (leaf first) and its key, both DER.
@@ -194,6 +195,12 @@ impl Builder {
         self
     }
 
+    /// Listen on all addresses of IPv6, too: of the network namespace that `scripts/test` makes.
+    pub fn on_ipv6(mut self) -> Self {
+        self.on_ipv6 = true;
+        self
+    }
+
     /// Start on a free port of loopback.
     pub fn start(self) -> io::Result<Server> {
         let tls = match self.tls {
@@ -226,7 +233,7 @@ impl Builder {
         });
         // Where scripts/test gave this machine the address that guests know it by.
         let known_to_guests = TcpListener::bind((GUESTS_HOST, address.port())).ok();
-        let on_ipv6 = listen_on_ipv6(address.port()).ok();
+        let on_ipv6 = if self.on_ipv6 { Some(listen_on_ipv6(address.port())?) } else { None };
         for listener in [Some(listener), known_to_guests, on_ipv6].into_iter().flatten() {
             let accepting = Arc::clone(&site);
             std::thread::spawn(move || accept(&listener, &accepting));
@@ -247,7 +254,7 @@ fn listen_on_ipv6(port: u16) -> io::Result<TcpListener> {
 impl Server {
     /// A server with nothing on it yet.
     pub fn builder() -> Builder {
-        Builder { line: None, links: String::new(), files: Vec::new(), tls: None }
+        Builder { line: None, links: String::new(), files: Vec::new(), tls: None, on_ipv6: false }
     }
 
     /// Its port on 127.0.0.1, and on 10.0.2.2 as the guest sees it.
@@ -263,6 +270,12 @@ impl Server {
     /// A file's address as a guest sees it.
     pub fn guest_url(&self, path: &str) -> String {
         format!("{}://{GUESTS_HOST}:{}{path}", self.scheme(), self.port())
+    }
+
+    /// How long a file is.
+    pub fn length(&self, path: &str) -> u64 {
+        let content = self.site.files.iter().find(|(name, _)| name == path).map(|(_, content)| content);
+        content.unwrap_or_else(|| panic!("there is no {path}")).len().expect("its length")
     }
 
     fn scheme(&self) -> &'static str {
@@ -306,8 +319,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.site.stopping.store(true, Ordering::SeqCst);
-        // Wakes the accepting thread.
-        let _ = TcpStream::connect(self.address);
+        // Wakes the accepting threads.
+        for host in ["127.0.0.1", GUESTS_HOST, "::1"] {
+            let _ = TcpStream::connect((host, self.address.port()));
+        }
     }
 }
 

@@ -71,6 +71,8 @@ fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
     // Once more, after login, with somebody reading what was never read; and its network service
     // is restarted, which may take the link down.
     lan.outlives(&mut machine, &server, "networking");
+    assert!(run(&mut machine, "cat /etc/network/interfaces").contains("inet manual"));
+    assert!(run(&mut machine, "pgrep dhclient || echo none").contains("none"));
 
     // And it goes down without hanging on its root.
     machine.type_line("poweroff");
@@ -92,7 +94,7 @@ fn debian_of_two_squashfs_comes_up_from_memory_when_it_is_told_to() {
     let mut machine = boot(&opts);
     machine.log_in(LONG, Some(&server));
     let run = |machine: &mut Machine, command: &str| machine.run(command, LONG, Some(&server));
-    assert_eq!(run(&mut machine, "cat /etc/second"), "from the second squashfs");
+    assert!(run(&mut machine, "cat /etc/second").contains("from the second squashfs"));
     assert!(run(&mut machine, "findmnt -n /run/live/medium").contains("tmpfs"));
     // Whoever has it in memory needs nobody.
     server.set_down(true);

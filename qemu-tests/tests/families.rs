@@ -16,17 +16,27 @@ fn serve(family: &str, layout: &str) -> Server {
     Server::builder().file("/live.iso", Content::File(iso)).start().expect("starting a web server")
 }
 
+/// Of the ISO, kernel and initrd included: nobody reads the whole of it.
+const BUDGET_PERCENT: u64 = 70;
+
 /// Boots to the login prompt and logs in.
 fn logs_in(server: &Server, opts: Opts) -> Machine {
     let append = format!("netdir={} {}", server.guest_url("/live.iso"), opts.append);
     let mut machine = boot(&Opts { append, ..opts });
     machine.log_in(LONG, Some(server));
-    println!("login after {:?}, {} bytes", machine.age(), server.bytes_sent());
+    is_thrifty(&machine, server);
     let said = machine.said();
     for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
         assert!(!said.contains(bad), "the serial line says {bad}");
     }
     machine
+}
+
+fn is_thrifty(machine: &Machine, server: &Server) {
+    let (sent, length) = (server.bytes_sent(), server.length("/live.iso"));
+    let percent = sent * 100 / length;
+    println!("{sent} of {length} bytes ({percent} %) after {:?}", machine.age());
+    assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
 }
 
 /// A lease of a minute, which somebody has to renew; names by a server of ours.
@@ -106,6 +116,10 @@ fn ubuntu_by_caspers_contract_and_an_idle_card() {
     let server = serve("casper", "classic");
     let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
     assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
+    // Whatever checks the medium after the boot would have read all of it.
+    machine.run("systemctl is-system-running --wait; true", LONG, Some(&server));
+    assert!(machine.run("systemctl is-enabled casper-md5check", LONG, Some(&server)).contains("enabled"));
+    is_thrifty(&machine, &server);
 }
 
 #[test]
@@ -114,11 +128,18 @@ fn ubuntu_by_caspers_contract_in_layers_and_networkd() {
     let (lan, opts) = short_lease();
     let mut machine = logs_in(&server, opts);
     assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
-    assert_eq!(machine.run("cat /etc/layer", LONG, Some(&server)), "standard");
+    assert!(machine.run("cat /etc/layer", LONG, Some(&server)).contains("standard"));
     machine.run("systemctl is-active systemd-networkd", LONG, Some(&server));
     lan.outlives(&mut machine, &server, "systemd-networkd");
-    let state = machine.run("SYSTEMD_COLORS=0 networkctl --no-pager list", LONG, Some(&server));
-    assert!(state.contains("configured"), "{state}");
+    let state = machine.run("SYSTEMD_COLORS=0 networkctl --no-pager status eth0", LONG, Some(&server));
+    for line in ["Network File: /run/systemd/network/00-inetboot.network", "(configured)"] {
+        assert!(state.contains(line), "{state}");
+    }
+    assert_eq!(
+        machine.run("ls /run/systemd/netif/leases", LONG, Some(&server)),
+        "",
+        "it has a lease of its own"
+    );
 }
 
 #[test]
@@ -126,7 +147,8 @@ fn knoppix_by_its_contract_from_cloop_images() {
     let server = serve("knoppix", "cd");
     let mut machine = logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() });
     assert!(machine.run("findmnt -n /mnt-system", LONG, Some(&server)).contains("/dev/loop0"));
-    assert_eq!(machine.run("cat /etc/second", LONG, Some(&server)), "from KNOPPIX1");
+    assert!(machine.run("cat /etc/second", LONG, Some(&server)).contains("from KNOPPIX1"));
+    assert!(!machine.run("cat /proc/cmdline", LONG, Some(&server)).contains("tohd="));
     was_predicted(&machine, &server, "");
 }
 
@@ -140,7 +162,7 @@ fn xen_and_dom0_from_the_same_medium() {
         ..Opts::default()
     };
     let mut machine = logs_in(&server, opts);
-    assert_eq!(machine.run("cat /sys/hypervisor/type", LONG, Some(&server)), "xen");
+    assert!(machine.run("cat /sys/hypervisor/type", LONG, Some(&server)).contains("xen"));
 }
 
 #[test]

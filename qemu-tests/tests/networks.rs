@@ -5,14 +5,14 @@
 use qemu_tests::images::{self, Witness};
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, dns};
+use qemu_tests::{Machine, Opts, boot};
 
 /// Seconds until the witness is ready; a boot takes 20 to 30 on an idle machine under TCG.
 const SOON: u64 = 300;
 
 fn serve() -> Server {
     let iso = images::witness(&Witness::default());
-    Server::builder().file("/w.iso", Content::File(iso)).start().expect("starting a web server")
+    Server::builder().file("/w.iso", Content::File(iso)).on_ipv6().start().expect("starting a web server")
 }
 
 /// Boots the witness over the wire, by name; what it said.
@@ -57,13 +57,43 @@ fn ipv6_alone_by_dhcpv6_whose_lease_is_renewed() {
 }
 
 #[test]
-fn a_vlan_is_carried_into_both_lives() {
-    dns::serve();
+fn ipv6_alone_by_hand() {
     let server = serve();
-    let lan = Lan::new(Service::Dhcp(60)).tagged(7);
+    let lan = Lan::new(Service::Slaac);
+    let net = lan.net6();
+    let arguments = format!("ip=[{net}:77]::[{net}:1]:64::eth0:none nameserver=[{net}:1]");
+    let (mut machine, said) = report(&lan, &server, &arguments);
+    assert!(said.contains(&format!("{net}:77/64")), "{said}");
+    reads_on(&mut machine, &server);
+}
+
+#[test]
+fn a_vlan_is_carried_into_both_lives_and_its_lease_is_renewed() {
+    let server = serve();
+    let lan = Lan::new(Service::Dnsmasq).tagged(7);
     let (mut machine, said) = report(&lan, &server, "vlan=7");
     assert!(said.contains("eth0.7 (52:54:00:12:34:56) has"), "{said}");
     assert!(said.contains("transplanting 8021q"), "{said}");
     assert!(said.contains(&format!("witness: address {}", lan.net())), "{said}");
+    let granted = lan.log().matches("DHCPACK").count();
+    // Half of two minutes, from the first life on.
+    machine.run("sleep 75; echo slept", SOON, Some(&server));
+    assert!(lan.log().matches("DHCPACK").count() > granted, "{}", lan.log());
+    reads_on(&mut machine, &server);
+}
+
+#[test]
+fn a_link_that_somebody_takes_down_is_put_back() {
+    let server = serve();
+    let lan = Lan::new(Service::Dnsmasq);
+    let (mut machine, _) = report(&lan, &server, "");
+    for (harm, loss) in [
+        ("ip link set eth0 down", "power"),
+        ("ip address flush dev eth0", "address"),
+        ("ip route delete default", "route"),
+    ] {
+        machine.type_line(harm);
+        machine.expect(&format!("eth0 lost its {loss}; putting it back"), 60, Some(&server));
+    }
     reads_on(&mut machine, &server);
 }

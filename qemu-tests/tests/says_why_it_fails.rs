@@ -3,9 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
+use qemu_tests::machine::built;
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
-use qemu_tests::{Machine, Opts, boot, dns};
+use qemu_tests::{Machine, Opts, boot, dns, tpm};
 
 const SOON: u64 = 240;
 
@@ -275,4 +276,33 @@ fn a_directory_without_a_kernel() {
     let server = server(content(b"nothing of interest"));
     let opts = append(format!("netdir={}", server.guest_url("/")));
     says(&opts, Some(&server), "source", &["has no kernel", "linux, vmlinuz", "kernel=URL initrd=URL"]);
+}
+
+#[test]
+fn a_hypervisor_on_a_machine_with_uefi() {
+    let witness = Witness { hypervisor: true, ..Witness::default() };
+    let server = server(Content::File(images::witness(&witness)));
+    let variables = tempfile::tempdir().expect("a directory");
+    let opts = Opts {
+        qemu: tpm::uefi(variables.path()),
+        memory: 1024,
+        ..append(format!("{} bootxen=1", netdir(&server)))
+    };
+    says(&opts, Some(&server), "kexec", &["does not find ACPI on a machine with UEFI", "without bootxen=1"]);
+}
+
+#[test]
+fn a_kernel_and_an_initrd_that_were_named_are_started_as_they_are() {
+    // Our own: it says what it lacks, in its turn.
+    let files = ["vmlinuz", "initramfs.img"].map(|name| (format!("/{name}"), Content::File(built(name))));
+    let builder =
+        files.into_iter().fold(Server::builder(), |builder, (path, file)| builder.file(&path, file));
+    let server = builder.start().expect("starting a web server");
+    let opts = append(format!(
+        "kernel={} initrd={}",
+        server.guest_url("/vmlinuz"),
+        server.guest_url("/initramfs.img")
+    ));
+    let machine = says(&opts, Some(&server), "config", &["there is no netdir="]);
+    assert!(machine.said().contains("plain \"as named\": kernel/vmlinuz"));
 }

@@ -104,6 +104,13 @@ fn a_card_whose_driver_the_initrd_lacks_gets_it_from_the_root() {
 }
 
 #[test]
+fn modules_are_taken_from_an_erofs_too() {
+    let server = serve(&images::witness(&Witness { erofs: true, ..Witness::default() }));
+    let (_machine, said) = report(&Opts { append: netdir(&server), ..Opts::default() }, &server);
+    assert!(said.contains("transplanting virtio_net"), "{said}");
+}
+
+#[test]
 fn boots_from_https_with_a_private_ca_and_a_dead_clock() {
     let iso = images::witness(&Witness::default());
     let authority = Authority::new().expect("making an authority");

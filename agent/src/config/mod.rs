@@ -315,6 +315,7 @@ struct Draft {
     target: Target,
     xen_words: Vec<String>,
     net: NetConfig,
+    vlan: Option<net::VlanNames>,
     bootif: Option<[u8; 6]>,
     access: Access,
     tpm: TpmPolicy,
@@ -342,7 +343,9 @@ impl Draft {
             }
             "inetboot.xen" => self.xen_words = value.split_whitespace().map(str::to_owned).collect(),
             "ip" => self.net.ip(&value).map_err(|why| bad("ip", &value, why))?,
-            "vlan" => self.net.vlan(&value).map_err(|why| bad("vlan", &value, why))?,
+            "vlan" => {
+                self.vlan = Some(self.net.vlan(&value).map_err(|why| bad("vlan", &value, why))?);
+            }
             "nameserver" => self.net.nameserver(&value).map_err(|why| bad("nameserver", &value, why))?,
             "BOOTIF" => self.bootif = Some(net::bootif(&value).map_err(|why| bad("BOOTIF", &value, why))?),
             "proxy" => self.access.proxy = Some(url("proxy", &value)?),
@@ -398,6 +401,7 @@ impl Draft {
         // It is asked for when something fails; that it makes no sense is said now.
         self.on_failure()?;
         let boot = self.boot()?;
+        self.net.settle(self.vlan.take());
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
@@ -427,10 +431,17 @@ impl Draft {
         let demand = std::mem::take(&mut self.demand);
         if let Some(plain) = plain {
             // What would be passed over is refused.
+            let index = "Put both into an ISO with an index";
+            let drop = "Leave it out: only a live ISO is served by us later";
+            let given = |is: bool, argument| is.then_some(argument);
             let asks = [
-                (demand.argument(), "Put both into an ISO with an index"),
-                (self.index.is_some().then_some("inetboot.index="), "Put both into an ISO with an index"),
-                (self.target.xen.is_some().then_some("bootxen=1"), "Boot a live ISO that has Xen on it"),
+                (demand.argument(), index),
+                (given(self.index.is_some(), "inetboot.index="), index),
+                (given(self.target.xen.is_some(), "bootxen=1"), "Boot a live ISO that has Xen on it"),
+                (given(self.target.family.is_some(), "type="), "Leave it out: there is nothing to recognise"),
+                (given(self.profile.is_some(), "inetboot.profile="), drop),
+                (given(self.access.disk.is_some(), "inetboot.cache="), drop),
+                (given(self.access.localise, "inetboot.localise=yes"), drop),
             ];
             if let Some((argument, instead)) = asks.into_iter().find_map(|(ask, way)| Some((ask?, way))) {
                 let argument = format!("{argument} with a plain kernel and initrd");
@@ -549,6 +560,23 @@ mod tests {
     #[test]
     fn nothing_to_boot_says_what_to_write() {
         assert!(refusal("quiet").contains("Add netdir=URL"));
+    }
+
+    #[test]
+    fn a_plain_kernel_needs_an_initrd_and_no_image() {
+        let plain = "kernel=http://h/linux initrd=http://h/initrd.gz";
+        let boot = |line: &str| Config::parse(line).unwrap().boot;
+        let url = |text: &str| text.parse::<Url>().unwrap();
+        let files = Boot::Files { kernel: url("http://h/linux"), initrd: url("http://h/initrd.gz") };
+        assert_eq!(boot(&format!("initrd=initramfs.img {plain}")), files);
+        assert_eq!(boot("netdir=http://h/d-i/"), Boot::Directory(url("http://h/d-i/")));
+        assert!(refusal("kernel=http://h/linux initrd=initrd.gz").contains("there is only one"));
+        assert!(refusal(&format!("{ISO} {plain}")).contains("only one can be booted"));
+        for ask in ["bootxen=1", "type=debian", "inetboot.localise=yes", "inetboot.profile=none"] {
+            let (argument, _) = ask.split_once('=').unwrap();
+            let said = refusal(&format!("{plain} {ask}"));
+            assert!(said.contains(argument) && said.contains("with a plain kernel"), "{said}");
+        }
     }
 
     #[test]

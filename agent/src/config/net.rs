@@ -17,6 +17,13 @@ pub struct NetConfig {
     pub vlan: Option<u16>,
 }
 
+/// What `vlan=` calls the VLAN, and what it is on; `ip=` may name either.
+#[derive(Debug)]
+pub(super) struct VlanNames {
+    name: String,
+    device: Option<LinkName>,
+}
+
 /// Where an address comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Method {
@@ -129,7 +136,7 @@ impl NetConfig {
     }
 
     /// `vlan=5`, `vlan=vlan0005:eth0`, `vlan=eth0.5:eth0`
-    pub(super) fn vlan(&mut self, value: &str) -> Result<(), &'static str> {
+    pub(super) fn vlan(&mut self, value: &str) -> Result<VlanNames, &'static str> {
         let (name, device) = match value.split_once(':') {
             Some((name, device)) => (name, Some(device)),
             None => (value, name_before_dot(value)),
@@ -140,10 +147,17 @@ impl NetConfig {
             Ok(id @ 1..=4094) => self.vlan = Some(id),
             _ => return Err("a number from 1 to 4094 is wanted: vlan=5, or vlan=eth0.5:eth0"),
         }
-        if let Some(device) = device.filter(|device| !device.is_empty()) {
-            self.only = Some(device_named(device));
+        let device = device.filter(|device| !device.is_empty()).map(device_named);
+        Ok(VlanNames { name: name.to_owned(), device })
+    }
+
+    /// All has been read: the VLAN's own name means the card that it is on.
+    pub(super) fn settle(&mut self, vlan: Option<VlanNames>) {
+        if let Some(VlanNames { name, device }) = vlan
+            && self.only.as_ref().is_none_or(|only| *only == LinkName::Device(name))
+        {
+            self.only = device;
         }
-        Ok(())
     }
 
     /// `nameserver=9.9.9.9`, `nameserver=[2620:fe::fe]`
@@ -273,12 +287,23 @@ mod tests {
     fn a_vlan_is_a_number_on_a_card_or_on_any() {
         let vlan = |value: &str| {
             let mut net = NetConfig::default();
-            net.vlan(value).map(|()| (net.vlan, net.only.map(|only| only.to_string())))
+            net.vlan(value).map(|names| {
+                net.settle(Some(names));
+                (net.vlan, net.only.map(|only| only.to_string()))
+            })
         };
         assert_eq!(vlan("7"), Ok((Some(7), None)));
         assert_eq!(vlan("eth0.7"), Ok((Some(7), Some("eth0".into()))));
         for name in ["vlan0007:eth1", "vlan7:eth1", "eth1.0007:eth1"] {
             assert_eq!(vlan(name), Ok((Some(7), Some("eth1".into()))), "{name}");
+        }
+        for first in [true, false] {
+            let mut net = NetConfig::default();
+            let before = first.then(|| net.vlan("vlan5:eth0").unwrap());
+            net.ip("vlan5:dhcp").unwrap();
+            let names = before.unwrap_or_else(|| net.vlan("vlan5:eth0").unwrap());
+            net.settle(Some(names));
+            assert_eq!((net.vlan, net.only), (Some(5), Some(LinkName::Device("eth0".into()))));
         }
         for bad in ["", "eth0", "0", "4095", "x:eth0"] {
             assert!(vlan(bad).is_err(), "{bad}");

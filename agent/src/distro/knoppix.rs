@@ -16,9 +16,8 @@ pub const FAMILY: Family = Family {
     words: &["lang=en", "apm=power-off", "nomce", "loglevel=1"],
     roots: &["KNOPPIX/KNOPPIX", "KNOPPIX/KNOPPIX[0-9]"],
     drop: &[
-        // Other ways to find the medium.
-        "bootfrom", "fromdvd", "fromhd", // Would read the whole image.
-        "tohd", "toram",
+        // Other ways to find the medium; and, the last two, what would read the whole image.
+        "bootfrom", "fromdvd", "fromhd", "tohd", "toram",
     ],
     add: &[],
     modules: &["isofs"],

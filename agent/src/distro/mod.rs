@@ -401,6 +401,9 @@ mod tests {
         let error =
             recognise(medium(&[("x", "")]).path(), &target(Some("debian"), &[])).unwrap_err().to_string();
         assert!(error.contains("type=debian") && error.contains("lacks live/*.squashfs"), "{error}");
+        let error =
+            recognise(medium(&debian()).path(), &target(Some("fedora"), &[])).unwrap_err().to_string();
+        assert!(error.contains("type=fedora") && error.contains("looks like debian"), "{error}");
         let error = recognise(medium(&debian()).path(), &target(Some("beos"), &[])).unwrap_err().to_string();
         assert!(
             error.contains("type=beos is no family this release knows (debian|fedora|casper|knoppix)"),

@@ -34,7 +34,7 @@ pub(super) fn find_in(dir: &Path) -> Result<Program, DistroError> {
 /// `com1=… console=com1` for it and `console=hvc0` for dom0. `no-real-mode`, for there is no
 /// firmware any more that would answer.
 pub(super) fn share(hypervisor: &mut Vec<String>, dom0: &mut [String], user: &[String]) {
-    let mut consoles = vec!["vga".to_owned()];
+    let mut lines = Vec::new();
     for word in dom0.iter_mut() {
         let Some(line) = word.strip_prefix("console=ttyS") else { continue };
         let (number, mode) = line.split_once(',').unwrap_or((line, "115200"));
@@ -42,10 +42,13 @@ pub(super) fn share(hypervisor: &mut Vec<String>, dom0: &mut [String], user: &[S
         let com = format!("com{}", number + 1);
         let baud: String = mode.chars().take_while(char::is_ascii_digit).collect();
         hypervisor.push(format!("{com}={baud},8n1"));
-        consoles.push(com);
+        lines.push(com);
         *word = "console=hvc0".into();
     }
-    hypervisor.push(format!("console={}", consoles.join(",")));
+    // The last one counts, so that the menu's own has to stay it where there is nothing to add.
+    if !lines.is_empty() {
+        hypervisor.push(format!("console=vga,{}", lines.join(",")));
+    }
     hypervisor.push("no-real-mode".into());
     hypervisor.extend_from_slice(user);
 }
@@ -105,5 +108,9 @@ mod tests {
         share(&mut xen, &mut dom0, &["smap=0".to_owned()]);
         assert_eq!(xen, ["dom0_mem=1G", "com2=9600,8n1", "console=vga,com2", "no-real-mode", "smap=0"]);
         assert_eq!(dom0, ["quiet", "console=hvc0", "console=tty0"]);
+
+        let mut xen = vec!["com1=115200,8n1".to_owned(), "console=com1".to_owned()];
+        share(&mut xen, &mut ["console=hvc0".to_owned()], &[]);
+        assert_eq!(xen, ["com1=115200,8n1", "console=com1", "no-real-mode"]);
     }
 }

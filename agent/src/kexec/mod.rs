@@ -106,8 +106,11 @@ pub enum KexecError {
     /// The hypervisor would find nothing that the firmware wrote.
     #[error("a hypervisor that is started by kexec does not find ACPI on a machine with UEFI")]
     Uefi,
+    /// The machine's memory is not known.
+    #[error("this kernel does not tell where the machine's memory is")]
+    Map(#[source] io::Error),
     /// No such call.
-    #[error("this kernel was built without kexec_file_load")]
+    #[error("this kernel was built without the call that loads another")]
     Missing(#[source] io::Error),
     /// Anything else.
     #[error("the kernel refused the target's kernel")]
@@ -153,7 +156,10 @@ impl Explain for KexecError {
                 "Use an image with a Xen for Multiboot2, or boot without bootxen=1".into()
             }
             Self::Uefi => "Switch the firmware to BIOS (CSM), or boot without bootxen=1".into(),
-            Self::Missing(_) => "Use InetBoot's own kernel, or one with CONFIG_KEXEC_FILE".into(),
+            Self::Map(_) => "Use a kernel with CONFIG_FIRMWARE_MEMMAP, or boot without bootxen=1".into(),
+            Self::Missing(_) => {
+                "Use InetBoot's own kernel, or one with CONFIG_KEXEC_FILE and, for Xen, CONFIG_KEXEC".into()
+            }
             Self::Jump(_) => "Reboot, and try inetboot.onfail=shell to look around".into(),
         }
     }
@@ -191,7 +197,7 @@ fn load_under(
         Module { what: "kernel", bytes: &kernel, words: &cmdline },
         Module { what: "initrd", bytes: &initrd, words: "" },
     ];
-    let memory = memory::regions().map_err(KexecError::Memory)?;
+    let memory = memory::regions().map_err(KexecError::Map)?;
     let (segments, start) = multiboot::lay_out(&hypervisor.program, &hypervisor.words, &modules, &memory)
         .map_err(|error| KexecError::Multiboot { path: hypervisor.path.clone(), error })?;
     let segments: Vec<_> =
@@ -221,7 +227,7 @@ mod tests {
             (libc::ENOEXEC, "does not recognise"),
             (libc::ENOMEM, "not enough memory"),
             (libc::EADDRNOTAVAIL, "not enough memory"),
-            (libc::ENOSYS, "without kexec_file_load"),
+            (libc::ENOSYS, "without the call that loads another"),
             (libc::EINVAL, "the kernel refused"),
         ] {
             let error = KexecError::from(io::Error::from_raw_os_error(errno));

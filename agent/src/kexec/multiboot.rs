@@ -6,6 +6,7 @@
 
 use crate::memory::{Region, Use};
 use crate::sys::trampoline;
+use std::borrow::Cow;
 
 /// `COMMAND_LINE_SIZE` of Xen, and what it has for dom0's: the terminating NUL included.
 pub const WORDS_MAX: usize = 1024;
@@ -50,7 +51,7 @@ pub enum MultibootError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// What is there; zeros behind it.
-    pub bytes: std::borrow::Cow<'a, [u8]>,
+    pub bytes: Cow<'a, [u8]>,
     /// Its physical address, at a page's start.
     pub at: u64,
     /// How long the place is, in whole pages.
@@ -58,7 +59,7 @@ pub struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    fn new(bytes: impl Into<std::borrow::Cow<'a, [u8]>>, at: u64, length: u64) -> Self {
+    fn new(bytes: impl Into<Cow<'a, [u8]>>, at: u64, length: u64) -> Self {
         Self { bytes: bytes.into(), at, length: length.next_multiple_of(PAGE) }
     }
 }

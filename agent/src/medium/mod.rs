@@ -88,6 +88,15 @@ pub enum MediumError {
     /// It cannot be made a block device.
     #[error("cannot make a block device of the image")]
     Loop(#[source] io::Error),
+    /// A compressed image in it cannot be read.
+    #[error("cannot unpack {what}")]
+    Unpack {
+        /// Which.
+        what: String,
+        /// Why not.
+        #[source]
+        error: Box<SourceError>,
+    },
     /// It cannot be mounted.
     #[error("cannot mount {what}{trouble}")]
     Mount {
@@ -105,6 +114,7 @@ impl Explain for MediumError {
     fn hint(&self) -> String {
         match self {
             Self::Read(error) => error.hint(),
+            Self::Unpack { error, .. } => error.hint(),
             Self::NotIso { .. } => {
                 "Check that netdir= names a live ISO, e.g. by opening it in a browser".into()
             }
@@ -176,13 +186,10 @@ impl Cd for Medium {
     }
 
     fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
+        let what = format!("{} of the image", path.display());
         root::mount(&self.dir().join(path), Path::new(RUN)).map_err(|failed| match failed {
-            root::Failed::Other(error) => error,
-            root::Failed::Kernel(error) => MediumError::Mount {
-                what: format!("{} of the image", path.display()),
-                trouble: self.trouble(),
-                error,
-            },
+            root::Failed::Unpack(error) => MediumError::Unpack { what, error: Box::new(error) },
+            root::Failed::Kernel(error) => MediumError::Mount { what, trouble: self.trouble(), error },
         })
     }
 

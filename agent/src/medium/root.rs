@@ -1,13 +1,14 @@
 //! The target's root file system on the CD, mounted to take modules from: a squashfs or an EROFS,
 //! perhaps with an ext4 image inside, or an ISO inside a cloop image.
 
+use super::Root;
 use super::fuse::FuseMount;
 use super::loopdev::{LoopDevice, Mounted};
-use super::{MediumError, Root};
 use crate::early;
 use crate::source::cloop::{self, Cloop};
+use crate::source::fault::SourceError;
 use crate::source::file;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ struct Kind {
     at: u64,
     mark: &'static [u8],
     name: &'static str,
-    options: Option<&'static std::ffi::CStr>,
+    options: Option<&'static CStr>,
 }
 
 const KINDS: [Kind; 4] = [
@@ -54,7 +55,7 @@ pub(super) fn mount(image: &Path, run: &Path) -> Result<Box<dyn Root>, Failed> {
     file.read_at(&mut start, 0)?;
     let (outer, unpacked) = if cloop::begins(&start) {
         let packed = file::File::new(file, length, image.display().to_string());
-        let cloop = Cloop::open(Arc::new(packed)).map_err(|error| Failed::Other(MediumError::Read(error)))?;
+        let cloop = Cloop::open(Arc::new(packed)).map_err(Failed::Unpack)?;
         let dir = run.join("unpacked");
         fs::create_dir_all(&dir)?;
         let unpacked = FuseMount::mount(Arc::new(cloop), &dir, OsStr::new("image"))?;
@@ -75,7 +76,7 @@ pub(super) fn mount(image: &Path, run: &Path) -> Result<Box<dyn Root>, Failed> {
 /// Why a root is not mounted: what the kernel says, or we.
 pub(super) enum Failed {
     Kernel(io::Error),
-    Other(MediumError),
+    Unpack(SourceError),
 }
 
 impl From<io::Error> for Failed {

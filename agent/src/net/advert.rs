@@ -25,6 +25,22 @@ pub struct Advert {
 }
 
 impl Advert {
+    /// What another router of the link says beside this.
+    pub fn merge(&mut self, other: Self) {
+        self.managed |= other.managed;
+        self.other |= other.other;
+        for server in other.nameservers {
+            if !self.nameservers.contains(&server) {
+                self.nameservers.push(server);
+            }
+        }
+        for domain in other.search {
+            if !self.search.contains(&domain) {
+                self.search.push(domain);
+            }
+        }
+    }
+
     /// Read the ICMPv6 message `bytes`; `None` for anything else.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         const SERVERS: u8 = 25;
@@ -35,13 +51,16 @@ impl Advert {
         }
         let mut advert = Self { managed: head[5] & 0x80 != 0, other: head[5] & 0x40 != 0, ..Self::default() };
         // Type, length in eights of bytes, and then two reserved bytes and a lifetime.
-        while let [kind, eights, ..] = *options
-            && eights > 0
+        while let [kind, eights, _, _, lifetime @ ..] = options
+            && *eights > 0
         {
-            let Some((option, rest)) = options.split_at_checked(usize::from(eights) * 8) else { break };
+            // Nothing lives as long as that: it is withdrawn.
+            let is_withdrawn = lifetime.starts_with(&[0; 4]);
+            let Some((option, rest)) = options.split_at_checked(usize::from(*eights) * 8) else { break };
             options = rest;
             let value = option.get(8..).unwrap_or_default();
-            match kind {
+            match *kind {
+                _ if is_withdrawn && matches!(*kind, SERVERS | DOMAINS) => {}
                 SERVERS => {
                     let servers = value.chunks_exact(16).filter_map(|bytes| <[u8; 16]>::try_from(bytes).ok());
                     advert.nameservers.extend(servers.map(Ipv6Addr::from));
@@ -73,6 +92,16 @@ mod tests {
         assert_eq!(advert.nameservers, ["fd00::53".parse::<Ipv6Addr>().unwrap()]);
         assert_eq!(advert.search, ["example.org"]);
         assert_eq!(Advert::parse(&SOLICIT), None);
+
+        let mut withdrawn =
+            vec![134, 0, 0, 0, 64, 0x80, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 25, 3, 0, 0, 0, 0, 0, 0];
+        withdrawn.extend_from_slice(&[1; 16]);
+        let other = Advert::parse(&withdrawn).unwrap();
+        assert_eq!(other.nameservers, [] as [Ipv6Addr; 0]);
+        let mut both = advert.clone();
+        both.merge(other);
+        both.merge(advert);
+        assert_eq!((both.managed, both.other, both.nameservers.len()), (true, true, 1));
     }
 
     proptest! {

@@ -58,6 +58,12 @@ impl Conversation {
         Self { state: State::Renewing { address }, ..Self::new(mac, xid, now) }
     }
 
+    /// Ask again at once, and quickly: somebody is there now.
+    pub fn hurry(&mut self, now: Instant) {
+        self.next = now;
+        self.sent = 0;
+    }
+
     /// What was heard so far.
     pub fn heard(&self) -> Heard {
         self.heard

@@ -32,6 +32,9 @@ const STATUS: u16 = 13;
 const NAME_SERVERS: u16 = 23;
 const SEARCH: u16 = 24;
 
+/// A status: the server knows nothing of the address (RFC 8415, 21.13).
+const NO_BINDING: u16 = 3;
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -143,6 +146,16 @@ impl Conversation6 {
             return None;
         }
         let server = find(options, SERVER_ID)?.to_vec();
+        if let State::Renewing { address, .. } = self.state
+            && *kind == REPLY
+            && self.refusal(options) == Some(NO_BINDING)
+        {
+            // The server has forgotten us (RFC 8415, 18.2.10.1).
+            self.state = State::Requesting { server, address };
+            self.sent = 0;
+            self.next = now;
+            return None;
+        }
         let granted = self.granted(options, &server);
         match (kind, &self.state) {
             (&ADVERTISE, State::Soliciting) => {
@@ -160,6 +173,13 @@ impl Conversation6 {
             (&REPLY, State::Informing) => Some(told(options)),
             _ => None,
         }
+    }
+
+    /// Why our association has no address, if the server says so.
+    fn refusal(&self, options: &[u8]) -> Option<u16> {
+        let inner = find(options, IA_NA)?.strip_prefix(self.association().as_slice())?.get(8..)?;
+        let status = find(inner, STATUS).or_else(|| find(options, STATUS))?;
+        Some(u16::from_be_bytes(status.get(..2)?.try_into().ok()?)).filter(|code| *code != 0)
     }
 
     /// The address in our association, unless the server says that there is none.
@@ -313,6 +333,17 @@ mod tests {
         other[1] ^= 1;
         talk.receive(&other, now);
         assert_eq!(talk.state, State::Soliciting);
+    }
+
+    #[test]
+    fn a_server_that_has_forgotten_the_address_is_asked_for_it_anew() {
+        let now = Instant::now();
+        let mut talk = Conversation6::renewal(MAC, 1, US.parse().unwrap(), Some(b"the server"), now);
+        let renew = talk.poll(now).unwrap();
+        assert_eq!(talk.receive(&answer(&renew, REPLY, NO_BINDING), now), None);
+        let request = talk.poll(now).unwrap();
+        assert_eq!(request[0], REQUEST);
+        assert!(talk.receive(&answer(&request, REPLY, 0), now).is_some());
     }
 
     proptest! {

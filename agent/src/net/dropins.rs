@@ -26,16 +26,16 @@ pub struct DropIn {
     pub text: String,
 }
 
-/// The drop-ins for the card `mac` with `leases`.
-pub fn for_link(mac: [u8; 6], leases: &Leases) -> Vec<DropIn> {
+/// The drop-ins for the link `index` with the card `mac`, and VLANs on that, with `leases`.
+pub fn for_link(mac: [u8; 6], index: u32, leases: &Leases) -> Vec<DropIn> {
     let mac = mac_text(mac);
-    let servers: Vec<String> = leases.nameservers().iter().map(ToString::to_string).collect();
+    let servers = leases.nameservers(index);
     let search = leases.search();
 
     let mut manager = format!("{COMMENT}[device-inetboot]\nmatch-device=mac:{mac}\nmanaged=0\n");
     // First by name, for the first file that matches a link is its only one.
     let mut networkd = format!(
-        "{COMMENT}[Match]\nMACAddress={mac}\nType=ether\n\n[Network]\nDHCP=no\nKeepConfiguration=yes\n"
+        "{COMMENT}[Match]\nMACAddress={mac}\nType=ether vlan\n\n[Network]\nDHCP=no\nKeepConfiguration=yes\n"
     );
     // Before Linux 6.2 a link that is up cannot be renamed, and what failed to be is never "configured".
     let udev = format!("{COMMENT}[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\n");
@@ -76,7 +76,7 @@ mod tests {
             ..Lease6::default()
         };
         let leases = Leases { v4: None, v6: Some(v6), nameservers: vec![[9, 9, 9, 9].into()] };
-        let dropins = for_link([0x52, 0x54, 0, 0, 0, 1], &leases);
+        let dropins = for_link([0x52, 0x54, 0, 0, 0, 1], 2, &leases);
         let text = |start: &str| &dropins.iter().find(|dropin| dropin.path.starts_with(start)).unwrap().text;
         assert!(text("NetworkManager").contains("match-device=mac:52:54:00:00:00:01\nmanaged=0"));
         assert!(text("NetworkManager").contains("servers=9.9.9.9,fd00::53"));
@@ -84,7 +84,7 @@ mod tests {
         assert!(text("systemd/network").contains("KeepConfiguration=yes"));
         assert!(text("systemd/resolved").contains("DNS=9.9.9.9 fd00::53\nDomains=example.org"));
 
-        let bare = for_link([0; 6], &Leases::default());
+        let bare = for_link([0; 6], 2, &Leases::default());
         assert!(bare.iter().all(|dropin| !dropin.text.contains("DNS=") && !dropin.text.contains("servers=")));
     }
 }

@@ -1,59 +1,108 @@
-//! Keeping the link as it is: whatever takes away its address, a route or its carrier (a network
-//! manager that was not told, `ifdown`, a shutdown that stops the network before the disks), it is
-//! put back at once. The kernel tells of each change (rtnetlink(7), multicast groups).
+//! Keeping the link as it is: whatever switches it off or takes away its address or a route (a
+//! network manager that was not told, `ifdown`, a shutdown that stops the network before the
+//! disks), it is put back at once; also where the card itself was away. The kernel tells of each
+//! change (rtnetlink(7), multicast groups).
 
-use super::Network;
-use super::link::{Changes, has_address};
+use super::link::{Changes, Link, has_address};
+use super::{Network, router};
 use crate::console;
-use crate::lease::Route;
+use crate::lease::{Leases, Route};
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// Changes come in swarms; the pause also bounds a quarrel with whoever makes them again.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// How long to leave what cannot be put back, at most.
+const LONGEST: Duration = Duration::from_secs(60);
+
 /// How long to wait where the kernel does not tell.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What the link should have.
+struct Wanted {
+    leases: Leases,
+    /// The routes that the kernel took: it refuses some that networks tell.
+    routes: Vec<Route>,
+}
 
 /// Keep `network` as it is, for ever.
 pub fn keep(network: &Network) -> ! {
     let changes = Changes::listen();
+    let mut link = network.link.clone();
+    let routes = network.leases.v4.iter().flat_map(|lease| lease.routes.iter().copied());
+    let routes = routes.filter(|route| has_route(&link, route)).collect();
+    let wanted = Wanted { leases: network.leases.clone(), routes };
+    let mut pause = SETTLE;
     loop {
-        if let Some(lacking) = lacks(network) {
-            console::say(&format!("{} lost its {lacking}; putting it back", network.link.name_now()));
-            if let Err(error) = network.link.up().and_then(|()| network.link.configure(&network.leases)) {
-                console::say(&format!("{} cannot be put back: {error}", network.link));
+        match lacks(&link, &wanted) {
+            None => {
+                pause = SETTLE;
+                match &changes {
+                    Ok(changes) => changes.wait(),
+                    Err(_) => std::thread::sleep(LOOK_EVERY),
+                }
+            }
+            Some(lacking) => {
+                console::say(&format!("{} lost its {lacking}; putting it back", link.name));
+                match put_back(&link, &wanted) {
+                    Ok(again) => link = again,
+                    Err(error) => console::say(&format!("{link} cannot be put back: {error}")),
+                }
+                if lacks(&link, &wanted).is_some() {
+                    pause = (pause * 2).min(LONGEST);
+                }
             }
         }
-        match &changes {
-            Ok(changes) => changes.wait(),
-            Err(_) => std::thread::sleep(LOOK_EVERY),
-        }
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(pause);
     }
 }
 
-/// What `network` should have and has not. Addresses and routes that the kernel makes of what
-/// routers advertise it makes again by itself.
-fn lacks(network: &Network) -> Option<&'static str> {
-    if !network.link.is_up() {
+/// The link, which may be another one with the same card, with what it lacked.
+fn put_back(link: &Link, wanted: &Wanted) -> io::Result<Link> {
+    let link = link.again()?;
+    link.configure(&wanted.leases)?;
+    if relies_on_routers(&wanted.leases) {
+        router::solicit(&link)?;
+    }
+    Ok(link)
+}
+
+/// What `link` should have and has not.
+fn lacks(link: &Link, wanted: &Wanted) -> Option<&'static str> {
+    if !link.is_up() {
         return Some("power");
     }
-    let v4 = network.leases.v4.as_ref();
-    let v6 = network.leases.v6.as_ref().and_then(|lease| lease.address);
-    let addresses = [v4.map(|lease| lease.address.into()), v6.map(|(address, _)| address.into())];
+    let Leases { v4, v6, .. } = &wanted.leases;
+    let v4 = v4.as_ref().map(|lease| lease.address.into());
+    let addresses = [v4, v6.as_ref().and_then(|lease| Some(lease.address?.0.into()))];
     if addresses.into_iter().flatten().any(|address: IpAddr| !has_address(address)) {
         return Some("address");
     }
-    let table = fs::read_to_string("/proc/net/route").ok()?;
-    let name = network.link.name_now();
-    let missing = |route: &Route| !has_route(&table, &name, route);
-    v4?.routes.iter().any(missing).then_some("route")
+    if relies_on_routers(&wanted.leases) && !(link.has_ipv6_address() && link.has_ipv6_way_out()) {
+        return Some("address or route of IPv6");
+    }
+    let gateway = v6.as_ref().and_then(|lease| lease.gateway);
+    let is_cut_off = wanted.routes.iter().any(|route| !has_route(link, route))
+        || gateway.is_some() && !link.has_ipv6_way_out();
+    is_cut_off.then_some("route")
+}
+
+/// Whether there is nothing but what routers of IPv6 say. Beside IPv4 it is the kernel's business.
+fn relies_on_routers(leases: &Leases) -> bool {
+    let by_hand = |address: &Option<_>, grant: &Option<_>| address.is_some() && grant.is_none();
+    leases.v4.is_none() && leases.v6.as_ref().is_some_and(|v6| !by_hand(&v6.address, &v6.grant))
+}
+
+fn has_route(link: &Link, route: &Route) -> bool {
+    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    is_in_table(&table, &link.name_now(), route)
 }
 
 /// Whether the kernel's table (`fib_trie.c`, `fib_route_seq_show`) has `route` on the link.
-fn has_route(table: &str, link: &str, route: &Route) -> bool {
+fn is_in_table(table: &str, link: &str, route: &Route) -> bool {
     let (IpAddr::V4(destination), IpAddr::V4(gateway)) = (route.destination, route.gateway) else {
         return true; // It is in another table.
     };
@@ -82,9 +131,9 @@ mod tests {
             prefix,
             gateway: gateway.into(),
         };
-        assert!(has_route(table, "eth0", &route([0; 4], 0, [10, 0, 2, 2])));
-        assert!(has_route(table, "eth0", &route([10, 0, 2, 0], 24, [0; 4])));
-        assert!(!has_route(table, "eth0", &route([0; 4], 0, [10, 0, 2, 3])));
-        assert!(!has_route(table, "eth1", &route([0; 4], 0, [10, 0, 2, 2])));
+        assert!(is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 2])));
+        assert!(is_in_table(table, "eth0", &route([10, 0, 2, 0], 24, [0; 4])));
+        assert!(!is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 3])));
+        assert!(!is_in_table(table, "eth1", &route([0; 4], 0, [10, 0, 2, 2])));
     }
 }

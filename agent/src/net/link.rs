@@ -34,7 +34,7 @@ pub struct Link {
     pub index: u32,
     /// Its hardware address: what identifies it in both lives.
     pub mac: [u8; 6],
-    /// The card that a VLAN is on, and the VLAN's number.
+    /// The card that a VLAN is on, by name, and the VLAN's number.
     pub vlan: Option<(String, u16)>,
 }
 
@@ -71,7 +71,7 @@ impl Link {
     }
 
     /// The VLAN `id` on this card, made if it is not there yet.
-    pub fn with_vlan(self, id: u16) -> io::Result<Self> {
+    pub fn with_vlan(&self, id: u16) -> io::Result<Self> {
         early::load_module("8021q");
         let name = format!("{}.{id}", self.name);
         let dir = Path::new(SYS_CLASS_NET).join(&name);
@@ -80,7 +80,7 @@ impl Link {
         }
         let index = fs::read_to_string(dir.join("ifindex"))?;
         let index = index.trim().parse().map_err(io::Error::other)?;
-        Ok(Self { name, index, mac: self.mac, vlan: Some((self.name, id)) })
+        Ok(Self { name, index, mac: self.mac, vlan: Some((self.name.clone(), id)) })
     }
 
     /// What it is called now: udev renames links, since Linux 6.2 even while they are up.
@@ -122,12 +122,32 @@ impl Link {
         Path::new(SYS_CLASS_NET).join(self.card())
     }
 
-    /// Whether the kernel has made an address of what routers advertise, one that is valid beyond
-    /// the link and that nobody else has, and a way out.
-    pub fn is_on_ipv6(&self) -> bool {
-        let table = |name: &str| fs::read_to_string(Path::new("/proc/net").join(name)).unwrap_or_default();
-        let name = self.name_now();
-        has_global_address(&table("if_inet6"), &name) && has_way_out(&table("ipv6_route"), &name)
+    /// Whether it has an address of IPv6 that is valid beyond the link and that nobody else has.
+    pub fn has_ipv6_address(&self) -> bool {
+        let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        has_global_address(&table, &self.name_now())
+    }
+
+    /// Whether there is a way out of the link by IPv6.
+    pub fn has_ipv6_way_out(&self) -> bool {
+        let table = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+        has_way_out(&table, &self.name_now())
+    }
+
+    /// The same link again, switched on: its card may have been unplugged and come back, its VLAN
+    /// deleted.
+    pub fn again(&self) -> io::Result<Self> {
+        let same = |card: &Self| card.mac == self.mac;
+        let card = Self::all().into_iter().find(same).ok_or(io::ErrorKind::NotFound)?;
+        card.up()?;
+        match &self.vlan {
+            None => Ok(card),
+            Some((_, id)) => {
+                let link = card.with_vlan(*id)?;
+                link.up()?;
+                Ok(link)
+            }
+        }
     }
 
     /// Whether it is switched on.
@@ -146,7 +166,7 @@ impl Link {
         self.change_flags(|flags| flags & !IFF_UP)
     }
 
-    /// By sysfs, which does what RTM_SETLINK does: that message's codec weighs 45 KB.
+    /// By sysfs, which does what RTM_SETLINK does.
     fn change_flags(&self, change: impl FnOnce(u32) -> u32) -> io::Result<()> {
         let flags = change(self.flags()?);
         fs::write(self.flags_file(), format!("{flags:#x}"))
@@ -163,6 +183,11 @@ impl Link {
 
     /// Give it the leases' addresses, routes and MTU. Safe to repeat.
     pub fn configure(&self, leases: &Leases) -> io::Result<()> {
+        if leases.v6.is_some() {
+            // Also where somebody makes a router of the machine later: containers do.
+            let name = self.name_now();
+            let _ = fs::write(Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra"), "2");
+        }
         if let Some(lease) = &leases.v4 {
             if let Some(mtu) = lease.mtu {
                 // A card that cannot do it keeps its own.

@@ -16,7 +16,7 @@ pub mod renew;
 mod router;
 pub mod rtnetlink;
 
-use crate::config::{Config, Fixed, Method, NetConfig};
+use crate::config::{Config, Fixed, LinkName, Method, NetConfig};
 use crate::console;
 use crate::early;
 use crate::failure::Explain;
@@ -24,7 +24,7 @@ use crate::lease::{Lease, Lease6, Leases, Route};
 use crate::measure::Measured;
 use crate::sys::packet::PacketSocket;
 use dhcp::{Conversation, Heard};
-use link::{Link, has_address};
+use link::Link;
 use router::Runner6;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
@@ -47,7 +47,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// servers look whether an address is taken).
 const IPV4_MAY_TAKE: Duration = Duration::from_secs(4);
 
-/// How long the second life waits for an address of IPv6 to be tried.
+/// How long to wait for an address of IPv6 to be tried.
 const IPV6_MAY_TAKE: Duration = Duration::from_secs(20);
 
 /// A link that is up and has an address.
@@ -118,12 +118,13 @@ pub fn up(config: &Measured<Config>) -> Result<Network, NetError> {
     let config = &config.net;
     clock::raise_to_floor(Duration::ZERO);
     let deadline = Instant::now() + BOUND;
-    let links = wait_for_links(config, deadline)?;
+    let mut cards = Cards::new(config);
+    let links = wait_for_links(&mut cards, deadline)?;
     let mut network = match &config.method {
         Method::Fixed(fixed) => {
-            Network { link: first_with_carrier(config, links, deadline), leases: by_hand(fixed) }
+            Network { link: first_with_carrier(&mut cards, links, deadline), leases: by_hand(fixed) }
         }
-        _ => first_lease(config, links, deadline)?,
+        _ => first_lease(&mut cards, links, deadline)?,
     };
     network.leases.nameservers.clone_from(&config.nameservers);
     apply(&network, Path::new("/etc"))?;
@@ -153,11 +154,11 @@ fn by_hand(fixed: &Fixed) -> Leases {
 
 /// The network of the first life again, in the second: same card, same VLAN, same lease.
 pub fn again(mac: [u8; 6], vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
-    let wanted = crate::config::LinkName::Mac(mac);
-    let config = NetConfig { only: Some(wanted), vlan, ..NetConfig::default() };
+    let config = NetConfig { only: Some(LinkName::Mac(mac)), vlan, ..NetConfig::default() };
     let deadline = Instant::now() + BOUND;
-    let links = wait_for_links(&config, deadline)?;
-    let network = Network { link: first_with_carrier(&config, links, deadline), leases: leases.clone() };
+    let mut cards = Cards::new(&config);
+    let links = wait_for_links(&mut cards, deadline)?;
+    let network = Network { link: first_with_carrier(&mut cards, links, deadline), leases: leases.clone() };
     apply(&network, etc)?;
     Ok(network)
 }
@@ -174,17 +175,15 @@ fn apply(network: &Network, etc: &Path) -> Result<(), NetError> {
     }
     let path = etc.join("resolv.conf");
     fs::create_dir_all(etc)
-        .and_then(|()| fs::write(&path, leases.resolv_conf()))
+        .and_then(|()| fs::write(&path, leases.resolv_conf(link.index)))
         .map_err(|error| NetError::Resolver { path: path.display().to_string(), error })
 }
 
 /// An address of IPv6 cannot be used before the kernel knows that nobody else has it; nor is there
 /// one before a router has said which.
 fn wait_until_tried(link: &Link, lease: &Lease6) {
-    let is_there = || match lease.address {
-        Some((address, _)) => has_address(address.into()) && (lease.gateway.is_some() || link.is_on_ipv6()),
-        None => link.is_on_ipv6(),
-    };
+    let by_hand = lease.address.is_some() && lease.grant.is_none();
+    let is_there = || link.has_ipv6_address() && (by_hand || link.has_ipv6_way_out());
     let start = Instant::now();
     while !is_there() {
         if start.elapsed() >= IPV6_MAY_TAKE {
@@ -197,17 +196,19 @@ fn wait_until_tried(link: &Link, lease: &Lease6) {
 
 /// The links that were asked for, switched on. Drivers may need seconds to show their cards, USB
 /// ones above all, so new devices are looked for as long as there is none.
-fn wait_for_links(config: &NetConfig, deadline: Instant) -> Result<Vec<Link>, NetError> {
+fn wait_for_links(cards: &mut Cards<'_>, deadline: Instant) -> Result<Vec<Link>, NetError> {
     let mut said = Instant::now();
     loop {
-        let links = newcomers(config, &[]);
+        let links = cards.newcomers();
         if !links.is_empty() {
             return Ok(links);
         }
         if Instant::now() >= deadline {
-            let have = Link::all().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let mut have: Vec<String> = Link::all().iter().map(ToString::to_string).collect();
+            have.append(&mut cards.refused);
+            let have = have.join(", ");
             return Err(NetError::NoLink {
-                wanted: match &config.only {
+                wanted: match &cards.config.only {
                     Some(name) => format!("there is no wired link {name}"),
                     None => "there is no wired link".into(),
                 },
@@ -222,40 +223,57 @@ fn wait_for_links(config: &NetConfig, deadline: Instant) -> Result<Vec<Link>, Ne
     }
 }
 
-/// Links that were asked for and are not among `known`, switched on. A card behind a bus that
-/// needs a driver itself (USB, virtio) shows up only after that one is loaded.
-fn newcomers(config: &NetConfig, known: &[Link]) -> Vec<Link> {
-    early::load_drivers();
-    let wanted = |link: &Link| config.only.as_ref().is_none_or(|only| link.is(only));
-    let new = |link: &Link| wanted(link) && !known.iter().any(|known| known.card() == link.name);
-    let cards = Link::all().into_iter().filter(new);
-    cards.filter_map(|card| switch_on(card, config.vlan)).collect()
+/// The cards that were asked for, as they show up.
+struct Cards<'a> {
+    config: &'a NetConfig,
+    /// The interface indexes of those that were seen.
+    seen: Vec<u32>,
+    /// Those that could not be used, and why not.
+    refused: Vec<String>,
 }
 
-fn switch_on(card: Link, vlan: Option<u16>) -> Option<Link> {
-    let up = |link: &Link| {
-        if let Err(error) = link.up() {
-            console::say(&format!("  {link} cannot be switched on: {error}"));
-        }
-    };
-    up(&card);
-    let Some(id) = vlan else { return Some(card) };
-    let name = card.to_string();
-    match card.with_vlan(id) {
-        Ok(link) => {
-            up(&link);
-            Some(link)
-        }
-        Err(error) => {
-            console::say(&format!("  {name} cannot carry VLAN {id}: {error}"));
-            None
+impl<'a> Cards<'a> {
+    fn new(config: &'a NetConfig) -> Self {
+        Self { config, seen: Vec::new(), refused: Vec::new() }
+    }
+
+    /// Links that were not there before, switched on. A card behind a bus that needs a driver itself
+    /// (USB, virtio) shows up only after that one is loaded.
+    fn newcomers(&mut self) -> Vec<Link> {
+        early::load_drivers();
+        let wanted = |link: &Link| self.config.only.as_ref().is_none_or(|only| link.is(only));
+        let new = |link: &Link| wanted(link) && !self.seen.contains(&link.index);
+        let cards: Vec<Link> = Link::all().into_iter().filter(new).collect();
+        self.seen.extend(cards.iter().map(|card| card.index));
+        cards.into_iter().filter_map(|card| self.switch_on(card)).collect()
+    }
+
+    fn switch_on(&mut self, card: Link) -> Option<Link> {
+        let up = |link: &Link| {
+            if let Err(error) = link.up() {
+                console::say(&format!("  {link} cannot be switched on: {error}"));
+            }
+        };
+        up(&card);
+        let Some(id) = self.config.vlan else { return Some(card) };
+        match card.with_vlan(id) {
+            Ok(link) => {
+                up(&link);
+                Some(link)
+            }
+            Err(error) => {
+                let refused = format!("{card} cannot carry VLAN {id}: {error}");
+                console::say(&format!("  {refused}"));
+                self.refused.push(refused);
+                None
+            }
         }
     }
 }
 
 /// The first link to have carrier, or simply the first: a static address may be on a card whose
 /// driver never tells.
-fn first_with_carrier(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> Link {
+fn first_with_carrier(cards: &mut Cards<'_>, mut links: Vec<Link>, deadline: Instant) -> Link {
     let (mut said, mut looked) = (Instant::now(), Instant::now());
     while Instant::now() < deadline {
         if let Some(link) = links.iter().find(|link| link.has_carrier()) {
@@ -267,7 +285,7 @@ fn first_with_carrier(config: &NetConfig, mut links: Vec<Link>, deadline: Instan
         }
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
-            links.extend(newcomers(config, &links));
+            links.extend(cards.newcomers());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -311,14 +329,22 @@ impl Runner {
         let now = Instant::now();
         if let (None, Some(runner)) = (&self.on_ipv6, &mut self.v6) {
             self.on_ipv6 = runner.advance(now).map(|lease| (lease, now));
+            // Its last question may have been lost in a switch that let nothing through yet.
+            if let (Some(_), Some((_, talk))) = (&self.on_ipv6, &mut self.v4) {
+                talk.hurry(now);
+            }
         }
         let v4 = self.advance_v4();
         let enough = match &self.on_ipv6 {
             Some((_, since)) => v4.is_some() || self.v4.is_none() || now - *since >= IPV4_MAY_TAKE,
             None => v4.is_some(),
         };
+        enough.then(|| self.leases(v4))
+    }
+
+    fn leases(&self, v4: Option<Lease>) -> Leases {
         let v6 = self.on_ipv6.as_ref().map(|(lease, _)| lease.clone());
-        enough.then(|| Leases { v4, v6, nameservers: Vec::new() })
+        Leases { v4, v6, nameservers: Vec::new() }
     }
 
     fn advance_v4(&mut self) -> Option<Lease> {
@@ -346,7 +372,7 @@ impl Runner {
         let lacked = match (&self.trouble, self.link.has_carrier(), heard) {
             (Some(error), ..) => format!("cannot send: {error}"),
             (None, false, _) => "no cable, or nobody at its other end".into(),
-            (None, true, None) => "has a cable, but no router of IPv6 gave it an address".into(),
+            (None, true, None) => self.v6.as_ref().map(Runner6::lacked).unwrap_or_default(),
             (None, true, Some(Heard { offers: 0, .. })) => "has a cable, but no DHCP server answered".into(),
             (None, true, Some(Heard { refusals: 0, .. })) => {
                 "was offered an address that was then not granted".into()
@@ -364,7 +390,8 @@ fn xid(link: &Link) -> u32 {
     mac ^ time.subsec_nanos() ^ (time.as_secs() as u32).rotate_left(16)
 }
 
-fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> Result<Network, NetError> {
+fn first_lease(cards: &mut Cards<'_>, links: Vec<Link>, deadline: Instant) -> Result<Network, NetError> {
+    let config = cards.config;
     console::say(&format!("  asking for a lease on {}", names(&links)));
     let start = |link: &Link| Runner::start(link.clone(), &config.method);
     let mut runners: Vec<Runner> = links.iter().map(start).collect();
@@ -377,12 +404,11 @@ fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> R
         }
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
-            let new = newcomers(config, &links);
+            let new = cards.newcomers();
             if !new.is_empty() {
                 console::say(&format!("  and on {}", names(&new)));
             }
             runners.extend(new.iter().map(start));
-            links.extend(new);
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
@@ -392,6 +418,9 @@ fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> R
         }
         wait_for_datagrams(&runners);
     }
+    if let Some(runner) = runners.iter().find(|runner| runner.on_ipv6.is_some()) {
+        return Ok(Network { link: runner.link.clone(), leases: runner.leases(None) });
+    }
     let evidence = runners.iter().map(Runner::lacked).collect::<Vec<_>>().join("; ");
     Err(NetError::NoLease { evidence })
 }
@@ -399,7 +428,9 @@ fn first_lease(config: &NetConfig, mut links: Vec<Link>, deadline: Instant) -> R
 /// Sleep until something arrives, for a tenth of a second at most: carrier comes unannounced.
 fn wait_for_datagrams(runners: &[Runner]) {
     let v4 = runners.iter().filter_map(|runner| runner.v4.as_ref()).map(|(socket, _)| socket.as_fd());
-    let v6 = runners.iter().filter_map(|runner| runner.v6.as_ref()?.socket());
+    // What is on IPv6 is read no more.
+    let v6 = runners.iter().filter(|runner| runner.on_ipv6.is_none());
+    let v6 = v6.filter_map(|runner| runner.v6.as_ref()?.socket());
     let mut fds: Vec<PollFd<'_>> =
         v4.chain(v6).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
     let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

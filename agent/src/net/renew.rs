@@ -77,7 +77,10 @@ pub fn keep6(network: &Network, held_since: Instant) {
         let any = granted.elapsed() >= grant.valid * 7 / 8;
         match ask6(network, address, (!any).then_some(grant.server.as_slice())) {
             Ok(Some(new)) => (granted, grant) = (asked, new),
-            Ok(None) => console::say(&format!("lease of {address}: no server answers; trying again")),
+            Ok(None) if granted.elapsed() > grant.valid => console::say_loud(&format!(
+                "the lease of {address} has ended, and no server grants it again: another machine may be given it"
+            )),
+            Ok(None) => console::say(&format!("lease of {address}: no server grants it; trying again")),
             Err(error) => console::say(&format!("lease of {address}: cannot ask: {error}")),
         }
         std::thread::sleep(AT_LEAST);

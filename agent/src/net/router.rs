@@ -6,8 +6,8 @@ use super::dhcp6::{Ask, Conversation6};
 use super::link::Link;
 use crate::lease::Lease6;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, recv, sendto, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, recvfrom, sendto,
+    setsockopt, socket, sockopt,
 };
 use std::io;
 use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
@@ -31,8 +31,7 @@ const INFORMATION: Duration = Duration::from_secs(4);
 pub(super) struct Runner6 {
     link: Link,
     xid: u32,
-    /// Whether addresses are to be asked for without a router that says so.
-    icmp: Option<OwnedFd>,
+    icmp: io::Result<OwnedFd>,
     asked: Option<Instant>,
     advert: Option<(Advert, Instant)>,
     talk: Option<(Conversation6, UdpSocket)>,
@@ -41,32 +40,47 @@ pub(super) struct Runner6 {
 
 impl Runner6 {
     pub(super) fn start(link: Link, xid: u32) -> Self {
-        let icmp = icmp_socket(&link).ok();
+        let icmp = icmp_socket(&link);
         Self { link, xid, icmp, asked: None, advert: None, talk: None, told: None }
     }
 
     /// What to wait for.
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.icmp.as_ref().map(AsFd::as_fd)
+        self.icmp.as_ref().ok().map(AsFd::as_fd)
+    }
+
+    /// What kept the link from IPv6.
+    pub(super) fn lacked(&self) -> String {
+        match (&self.icmp, &self.advert) {
+            (Err(error), _) => format!("has no IPv6: {error}"),
+            (Ok(_), None) => "has a cable, but no router of IPv6 answered".into(),
+            (Ok(_), Some((advert, _))) if advert.managed => {
+                "has a router of IPv6, but was given no address by DHCPv6".into()
+            }
+            (Ok(_), Some(_)) => "has a router of IPv6, but no address by its word".into(),
+        }
     }
 
     /// Ask what is due, read what arrived. Gives what the kernel does not do by itself, once the
     /// link is on the network.
     pub(super) fn advance(&mut self, now: Instant) -> Option<Lease6> {
-        let icmp = self.icmp.as_ref()?;
+        let icmp = self.icmp.as_ref().ok()?;
         if !self.link.has_carrier() {
             return None;
         }
         if self.advert.is_none() && self.asked.is_none_or(|asked| now - asked >= ASK_EVERY) {
             self.asked = Some(now);
             // Not before the link has an address of its own; then again.
-            let to = SockaddrIn6::from(SocketAddrV6::new(ROUTERS, 0, 0, self.link.index));
-            let _ = sendto(icmp.as_raw_fd(), &SOLICIT, &to, MsgFlags::empty());
+            let _ = send_solicitation(icmp, self.link.index);
         }
         let mut buffer = [0; 2048];
-        while let Ok(length) = recv(icmp.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-            if let Some(advert) = Advert::parse(&buffer[..length]) {
-                self.advert = Some((advert, self.advert.take().map_or(now, |(_, since)| since)));
+        while let Ok((length, from)) = recvfrom::<SockaddrIn6>(icmp.as_raw_fd(), &mut buffer) {
+            // Routers of this link have no other addresses (RFC 4861, 6.1.2).
+            let is_near = from.is_some_and(|from| from.ip().is_unicast_link_local());
+            let Some(new) = Advert::parse(&buffer[..length]).filter(|_| is_near) else { continue };
+            match &mut self.advert {
+                Some((advert, _)) => advert.merge(new),
+                None => self.advert = Some((new, now)),
             }
         }
         let (advert, since) = self.advert.clone()?;
@@ -78,8 +92,9 @@ impl Runner6 {
         {
             return Some(with_advert(lease.clone(), &advert));
         }
-        let may_go = advert.managed || !advert.other || self.told.is_some() || now - since >= INFORMATION;
-        (may_go && self.link.is_on_ipv6())
+        let asks = advert.managed || advert.other;
+        let may_go = !asks || self.told.is_some() || now - since >= INFORMATION;
+        (may_go && self.link.has_ipv6_address() && self.link.has_ipv6_way_out())
             .then(|| with_advert(self.told.clone().unwrap_or_default(), &advert))
     }
 
@@ -94,18 +109,21 @@ impl Runner6 {
 }
 
 /// What routers say, too.
-fn with_advert(mut lease: Lease6, advert: &Advert) -> Lease6 {
-    for server in &advert.nameservers {
-        if !lease.nameservers.contains(server) {
-            lease.nameservers.push(*server);
-        }
-    }
-    for domain in &advert.search {
-        if !lease.search.contains(domain) {
-            lease.search.push(domain.clone());
-        }
-    }
-    lease
+fn with_advert(lease: Lease6, advert: &Advert) -> Lease6 {
+    let Lease6 { nameservers, search, .. } = lease;
+    let mut told = Advert { nameservers, search, ..Advert::default() };
+    told.merge(advert.clone());
+    Lease6 { nameservers: told.nameservers, search: told.search, ..lease }
+}
+
+/// Ask the routers of `link` to advertise themselves: the kernel makes of it what it lacks.
+pub(super) fn solicit(link: &Link) -> io::Result<()> {
+    send_solicitation(&icmp_socket(link)?, link.index)
+}
+
+fn send_solicitation(icmp: &OwnedFd, link: u32) -> io::Result<()> {
+    let to = SockaddrIn6::from(SocketAddrV6::new(ROUTERS, 0, 0, link));
+    Ok(sendto(icmp.as_raw_fd(), &SOLICIT, &to, MsgFlags::empty()).map(drop)?)
 }
 
 /// Send what is due, read what arrived.
@@ -142,7 +160,7 @@ pub(super) fn client(link: &Link) -> io::Result<UdpSocket> {
 fn icmp_socket(link: &Link) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Inet6, SockType::Raw, flags, SockProtocol::IcmpV6)?;
-    setsockopt(&fd, sockopt::BindToDevice, &link.name.clone().into())?;
+    setsockopt(&fd, sockopt::BindToDevice, &link.name_now().into())?;
     // Routers believe nobody farther away (RFC 4861, 6.1.1).
     setsockopt(&fd, sockopt::Ipv6MulticastHops, &255)?;
     Ok(fd)

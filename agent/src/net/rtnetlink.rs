@@ -59,6 +59,10 @@ impl Request {
             .attribute(IFA_LOCAL, &octets(ip))
             .attribute(IFA_ADDRESS, &octets(ip));
         let IpAddr::V4(ip) = ip else { return request };
+        // A network of two has none (RFC 3021).
+        if prefix >= 31 {
+            return request;
+        }
         let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
         request.attribute(IFA_BROADCAST, &Ipv4Addr::from(u32::from(ip) | host_bits).octets())
     }

@@ -19,14 +19,18 @@ const DELAY: Duration = Duration::from_millis(250);
 /// How long the race may take.
 const RACE: Duration = Duration::from_secs(4);
 
-/// How long a winner is believed.
+/// How long a winner is believed, and how long that there is none.
 const BELIEVED: Duration = Duration::from_secs(120);
+const HOPELESS: Duration = Duration::from_secs(10);
+
+/// How a race ended, and until when that is believed.
+type Outcome = (Option<SocketAddr>, Instant);
 
 /// A resolver whose first address is the best one.
 #[derive(Debug, Default)]
 pub(super) struct Eyeballs {
     resolver: DefaultResolver,
-    winners: Mutex<HashMap<Vec<SocketAddr>, (SocketAddr, Instant)>>,
+    outcomes: Mutex<HashMap<Vec<SocketAddr>, Outcome>>,
 }
 
 impl Resolver for Eyeballs {
@@ -50,15 +54,23 @@ impl Eyeballs {
         if addresses.iter().all(SocketAddr::is_ipv4) || addresses.iter().all(SocketAddr::is_ipv6) {
             return addresses;
         }
-        let known = lock(&self.winners).get(&addresses).copied();
+        // Name servers give the same addresses in turns.
+        let mut runners = addresses.clone();
+        runners.sort();
+        let known = lock(&self.outcomes).get(&runners).filter(|(_, until)| Instant::now() < *until).copied();
         let winner = match known {
-            Some((winner, since)) if since.elapsed() < BELIEVED => Some(winner),
-            _ => race(&alternating(&addresses)),
+            Some((winner, _)) => winner,
+            None => {
+                let winner = race(&alternating(&addresses));
+                let now = Instant::now();
+                let until = now + if winner.is_some() { BELIEVED } else { HOPELESS };
+                let mut outcomes = lock(&self.outcomes);
+                outcomes.retain(|_, (_, until)| now < *until);
+                outcomes.insert(runners, (winner, until));
+                winner
+            }
         };
-        if let Some(winner) = winner {
-            lock(&self.winners).insert(found.to_vec(), (winner, Instant::now()));
-            addresses.sort_by_key(|address| *address != winner);
-        }
+        addresses.sort_by_key(|address| Some(*address) != winner);
         addresses
     }
 }
