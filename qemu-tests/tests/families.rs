@@ -1,6 +1,7 @@
 //! Every family boots from an ISO of its own making to its login prompt, and what it keeps its
 //! network by leaves ours alone. What is real about each ISO and what stands in for something is
-//! said where it is made (`qemu-tests/isos`).
+//! said where it is made (`qemu-tests/isos`). The tests that wait for minutes are begun first: they are
+//! taken by name.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests stop the test, and say what it took
 
 use qemu_tests::lan::{Lan, Service};
@@ -48,7 +49,7 @@ fn short_lease() -> (Lan, Opts) {
 }
 
 #[test]
-fn fedora_by_dracut_059_with_a_flat_root_and_networkmanager() {
+fn dracut_059_with_a_flat_root_and_networkmanager() {
     let server = serve("fedora", "flat");
     let (lan, opts) = short_lease();
     let mut machine = logs_in(&server, opts);
@@ -94,7 +95,7 @@ fn was_predicted(machine: &Machine, server: &Server, append: &str) {
 }
 
 #[test]
-fn fedora_by_dracut_059_with_a_nested_root_and_an_idle_card() {
+fn dracut_059_with_a_nested_root_and_an_idle_card() {
     let server = serve("fedora", "nested");
     let mut machine =
         logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() }.with_idle_card());
@@ -104,7 +105,7 @@ fn fedora_by_dracut_059_with_a_nested_root_and_an_idle_card() {
 }
 
 #[test]
-fn fedora_by_dracut_ng() {
+fn dracut_ng() {
     let server = serve("fedora", "ng");
     let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
     let root = machine.run("findmnt -n /", LONG, Some(&server));
@@ -112,7 +113,7 @@ fn fedora_by_dracut_ng() {
 }
 
 #[test]
-fn ubuntu_by_caspers_contract_and_an_idle_card() {
+fn casper_by_its_contract_with_an_idle_card() {
     let server = serve("casper", "classic");
     let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
     assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
@@ -123,7 +124,7 @@ fn ubuntu_by_caspers_contract_and_an_idle_card() {
 }
 
 #[test]
-fn ubuntu_by_caspers_contract_in_layers_and_networkd() {
+fn casper_by_its_contract_in_layers_with_networkd() {
     let server = serve("casper", "layered");
     let (lan, opts) = short_lease();
     let mut machine = logs_in(&server, opts);
@@ -166,7 +167,7 @@ fn xen_and_dom0_from_the_same_medium() {
 }
 
 #[test]
-fn debians_installer_from_its_netboot_files() {
+fn installer_of_debian_from_its_netboot_files() {
     let dir = images::netboot();
     let server =
         Server::builder().tree(&dir).and_then(|builder| builder.start()).expect("starting a web server");
