@@ -34,7 +34,7 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// A wire. This machine is its gateway, and `iso.inetboot.test`.
+    /// A wire. This machine is its gateway, and `iso.inetboot.test`, behind that.
     pub fn new(service: Service) -> Self {
         static WIRES: AtomicU8 = AtomicU8::new(0);
         // Also apart from those of other test processes.
@@ -169,8 +169,8 @@ fn udhcpd(number: u8, seconds: u32, dir: &Path) -> Command {
 
 /// A DHCP server, or a router that advertises itself and a DHCPv6 server; and a name server.
 fn dnsmasq(number: u8, range: &str) -> Command {
-    let address =
-        if range.starts_with("10.") { format!("10.77.{number}.1") } else { format!("fd77:{number}::1") };
+    // The web server is not on the wire itself where that has IPv4: it is behind its router.
+    let address = if range.starts_with("10.") { "10.0.2.2".into() } else { format!("fd77:{number}::1") };
     let mut command = bounded();
     command
         .args([
