@@ -92,7 +92,8 @@ fn a_link_that_somebody_takes_down_is_put_back() {
         ("ip address flush dev eth0", "address"),
         ("ip route delete default", "route"),
     ] {
-        machine.type_line(harm);
+        // What was said is done a moment later.
+        machine.type_line(&format!("sleep 2; {harm}"));
         machine.expect(&format!("eth0 lost its {loss}; putting it back"), 60, Some(&server));
     }
     reads_on(&mut machine, &server);
