@@ -36,20 +36,23 @@ static VOICE: Mutex<Voice> = Mutex::new(Voice::Stdout);
 
 /// Speak on every console named in `/sys/class/tty/console/active`; needs `/dev` and `/sys`.
 pub fn open() {
-    let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-    let consoles: Vec<File> = active
-        .split_whitespace()
-        .filter_map(|name| {
-            let mut options = OpenOptions::new();
-            options.append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-            options.open(format!("/dev/{name}")).ok()
-        })
-        .collect();
+    let consoles = files(false);
     if consoles.is_empty() {
         leave_to_kernel_log();
     } else {
         set(Voice::Consoles(consoles));
     }
+}
+
+/// The consoles that the kernel uses, to write to and perhaps to read from; none of them blocks.
+pub(crate) fn files(and_read: bool) -> Vec<File> {
+    let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+    let open = |name: &str| {
+        let mut options = OpenOptions::new();
+        options.read(and_read).append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        options.open(format!("/dev/{name}")).ok()
+    };
+    active.split_whitespace().filter_map(open).collect()
 }
 
 /// From now on speak on standard error: this is a desk.
@@ -106,7 +109,7 @@ fn utter(weight: Weight, text: &str, newline: bool) {
 
 /// Write what a console takes within a moment. One that is stopped (Ctrl-S, a serial line without
 /// CTS) loses the rest: nobody may stop the boot by not listening.
-fn write_soon(console: &mut File, mut bytes: &[u8]) {
+pub(crate) fn write_soon(console: &mut File, mut bytes: &[u8]) {
     let moment = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
     while !bytes.is_empty() {
         match console.write(bytes) {

@@ -62,15 +62,20 @@ pub fn unmount_all() {
     }
 }
 
-/// The modules of our own initramfs.
+/// Where modules of ours may lie: those for the target's kernel in an overlay, or in our initramfs.
+const MODULES: [&str; 2] = ["/inetboot.d/lib/modules", "/lib/modules"];
+
+/// The modules that we brought along for this kernel.
 fn own_modules() -> Option<&'static (PathBuf, Index)> {
-    static MODULES: OnceLock<Option<(PathBuf, Index)>> = OnceLock::new();
-    MODULES
+    static FOUND: OnceLock<Option<(PathBuf, Index)>> = OnceLock::new();
+    FOUND
         .get_or_init(|| {
             let release = rustix::system::uname().release().to_string_lossy().into_owned();
-            let dir = Path::new("/lib/modules").join(release);
-            let index = Index::parse(&|name| fs::read(dir.join(name)).ok())?;
-            Some((dir, index))
+            MODULES.iter().find_map(|parent| {
+                let dir = Path::new(parent).join(&release);
+                let index = Index::parse(&|name| fs::read(dir.join(name)).ok())?;
+                Some((dir, index))
+            })
         })
         .as_ref()
 }

@@ -5,10 +5,11 @@
 //!
 //! | layer | rooms |
 //! |---|---|
-//! | the lives | `main`, [`serve`], [`desk`] |
+//! | the lives | `main`, [`serve`], [`alone`], [`desk`], [`rescue`] |
+//! | who is in front of it | [`choose`], [`ways_out`] |
 //! | the image and what is made of it | [`medium`], [`distro`], [`miniroot`] |
 //! | the outside | [`early`], [`net`], [`source`], [`measure`], [`kexec`] |
-//! | values and codecs, pure | [`config`], [`lease`], [`receipt`], `miniroot::newc`, … |
+//! | values and codecs, pure | [`config`], [`catalogue`], [`lease`], [`receipt`], `miniroot::newc`, … |
 //! | the floor | [`step`], [`failure`], [`console`], [`glob`], [`memory`], [`sys`] |
 //!
 //! Nothing here may panic or exit: this code is process 1.
@@ -17,6 +18,14 @@
 pub mod desk;
 
 pub mod serve;
+
+pub mod alone;
+
+pub mod rescue;
+
+pub mod choose;
+
+pub mod ways_out;
 
 pub mod medium;
 
@@ -35,6 +44,8 @@ pub mod measure;
 pub mod kexec;
 
 pub mod config;
+
+pub mod catalogue;
 
 pub mod lease;
 

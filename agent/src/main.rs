@@ -19,13 +19,13 @@ use inetboot::source::images::Images;
 use inetboot::source::mirrors::Patience;
 use inetboot::source::{Image, disk};
 use inetboot::step::{Journal, Step};
-use inetboot::{console, distro, early, kexec, measure, medium, miniroot, net, serve};
+use inetboot::{
+    alone, choose, console, distro, early, kexec, measure, medium, miniroot, net, rescue, serve, ways_out,
+};
 use std::convert::Infallible;
-use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// How long the first life waits for a server that stopped delivering before it starts over.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(120));
@@ -33,9 +33,6 @@ const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(120));
 /// Pause before a boot is tried again; it doubles up to the longest.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-
-/// Where a shell may be: in our initramfs, or in the target's initrd.
-const SHELLS: [&str; 2] = ["/bin/sh", "/bin/busybox"];
 
 fn main() -> ExitCode {
     if std::env::args().next().as_deref() == Some(serve::SERVER) {
@@ -54,24 +51,32 @@ fn main() -> ExitCode {
     console::open();
     let mut pause = RETRY_AFTER;
     let mut ledger = Ledger::default();
+    let given = kernel_arguments();
+    let mut arguments = given.clone();
     loop {
-        let Err(failure) = if serve::is_second_life() { serve::run() } else { boot(&mut ledger) };
-        last_words(&failure, pause);
+        let Err(failure) = if serve::is_second_life() {
+            serve::run()
+        } else if alone::is_so() {
+            alone::prepare(&arguments, PATIENCE).and_then(|()| serve::run())
+        } else {
+            boot(&mut arguments, &mut ledger)
+        };
+        rescue::last_words(&failure, pause, &mut arguments, &given);
         pause = (pause * 2).min(RETRY_LONGEST);
     }
 }
 
 /// From a URL on the kernel command line to another kernel, in eight steps. What decides what will
 /// run goes through the ledger before it is used.
-fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
+fn boot(arguments: &mut String, ledger: &mut Ledger) -> Result<Infallible, Failure> {
     console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION")));
     let mut journal = Journal::default();
-    let config = journal.step(Step::Config, || Config::parse(&kernel_arguments()))?;
+    let config = journal.step(Step::Config, || choose::boot(arguments))?;
     early::load_drivers();
     ledger.begin(config.tpm)?;
     let agent = ledger.measure(Agent::running()?)?;
     let config = ledger.measure(config)?;
-    let network = journal.step(Step::Network, || net::up(&config))?;
+    let network = journal.step(Step::Network, || net::up(&config.net))?;
     let leased = Instant::now();
     let images = journal.step(Step::Source, || Images::open(&config.boot, &config.access, PATIENCE))?;
     for image in images.iter() {
@@ -95,7 +100,7 @@ fn boot(ledger: &mut Ledger) -> Result<Infallible, Failure> {
     let payload = journal.step(Step::Measure, || ledger.measure(payload))?;
     let premount = plan.premount.map(str::to_owned);
     let first = cost(&images, &journal);
-    let handoff = Handoff { modules, premount, first, ..handoff(&config, &network, leased, image) };
+    let handoff = Handoff { modules, premount, first, ..serve::handoff(&config, &network, leased, image) };
     let notes = miniroot::notes(plan.is_live.then_some(&handoff), ledger.log())
         .map_err(|error| Failure::at(Step::Kexec, error))?;
     journal.step(Step::Kexec, || kexec::load(payload, &notes))?;
@@ -135,26 +140,6 @@ fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) 
     [Some(card), disk, tpm].into_iter().flatten().collect()
 }
 
-/// What the second life will need, of what is known before there is a plan.
-fn handoff(config: &Config, network: &Network, leased: Instant, image: &Image) -> Handoff {
-    Handoff {
-        url: config.boot.name(),
-        proxy: config.access.proxy.as_ref().map(ToString::to_string),
-        disk: image.disk().map(|disk| disk.superblock().id),
-        localise: config.access.localise,
-        tpm: config.tpm,
-        recipe: image.recipe(),
-        mac: network.link.mac,
-        vlan: network.link.vlan.as_ref().map(|(_, id)| *id),
-        leases: network.leases.clone(),
-        written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        lease_age: leased.elapsed(),
-        modules: Vec::new(),
-        premount: None,
-        first: Cost::default(),
-    }
-}
-
 fn cost(images: &Images, journal: &Journal) -> Cost {
     let traffic = images.traffic();
     Cost {
@@ -183,66 +168,13 @@ fn kernel_arguments() -> String {
     String::from_utf8_lossy(&std::fs::read("/proc/cmdline").unwrap_or_default()).into_owned()
 }
 
-/// The one way to fail: say it, then do what `inetboot.onfail=` asks for. Returns to try again.
-fn last_words(failure: &Failure, pause: Duration) {
-    console::say_loud(&failure.sentence());
-    match OnFailure::of(&kernel_arguments()) {
-        OnFailure::Reboot(after) => reboot_after(after),
-        OnFailure::Shell if shell() => return,
-        OnFailure::Shell => {}
-        OnFailure::Wait => {}
-    }
-    if failure.may_heal() {
-        console::say(&format!("  trying again in {} s", pause.as_secs()));
-        std::thread::sleep(pause);
-    } else {
-        wait_for_a_person();
-    }
-}
-
-fn reboot_after(after: Duration) {
-    console::say(&format!("  rebooting in {} s", after.as_secs()));
-    std::thread::sleep(after);
-    if let Err(error) = rustix::system::reboot(rustix::system::RebootCommand::Restart) {
-        console::say(&format!("  cannot reboot: {error}"));
-    }
-}
-
-/// A shell on the console, until it ends; whether there was one.
-fn shell() -> bool {
-    let Some(path) = SHELLS.into_iter().find(|path| Path::new(path).exists()) else {
-        console::say("  there is no shell in this initramfs (mkinitramfs --add /bin/busybox=/bin/sh)");
-        return false;
-    };
-    let terminal = || OpenOptions::new().read(true).write(true).open("/dev/console");
-    let (Ok(stdin), Ok(stdout), Ok(stderr)) = (terminal(), terminal(), terminal()) else {
-        console::say("  there is no console for a shell");
-        return false;
-    };
-    console::say("  a shell; leave it with exit to try again");
-    let shell = Command::new(path).arg0("sh").stdin(stdin).stdout(stdout).stderr(stderr).status();
-    if let Err(error) = shell {
-        console::say(&format!("  cannot start {path}: {error}"));
-        return false;
-    }
-    true
-}
-
-/// The arguments will not change by themselves, and process 1 must not end.
-fn wait_for_a_person() -> ! {
-    loop {
-        console::say("  nothing will change by itself: correct it and restart this machine (Ctrl-Alt-Del)");
-        std::thread::sleep(Duration::from_secs(300));
-    }
-}
-
 /// A bug of ours must not be a kernel panic that scrolls its own cause away.
 fn never_panic() {
     std::panic::set_hook(Box::new(|panic| {
         console::say_loud(&format!("a bug in InetBoot: {panic}. Please report it with this line"));
         if let OnFailure::Reboot(after) = OnFailure::of(&kernel_arguments()) {
-            reboot_after(after);
+            ways_out::restart_after(after);
         }
-        wait_for_a_person()
+        rescue::wait_for_a_person()
     }));
 }

@@ -10,7 +10,7 @@
 //!   disk it serves, and run-init, which empties the initrd, does not find it;
 //! * memory pressure cannot kill it nor swap it out.
 
-use crate::config::{Access, WantedDisk};
+use crate::config::{Access, Config, WantedDisk};
 use crate::console;
 use crate::early;
 use crate::failure::{Explain, Failure};
@@ -152,6 +152,26 @@ impl Evidence for Handoff {
 /// Whether this is a target's initrd that the first life prepared.
 pub fn is_second_life() -> bool {
     Path::new(handoff::PATH).exists()
+}
+
+/// What the second life will need, of what is known before there is a plan.
+pub fn handoff(config: &Config, network: &Network, leased: Instant, image: &Image) -> Handoff {
+    Handoff {
+        url: config.boot.name(),
+        proxy: config.access.proxy.as_ref().map(ToString::to_string),
+        disk: image.disk().map(|disk| disk.superblock().id),
+        localise: config.access.localise,
+        tpm: config.tpm,
+        recipe: image.recipe(),
+        mac: network.link.mac,
+        vlan: network.link.vlan.as_ref().map(|(_, id)| *id),
+        leases: network.leases.clone(),
+        written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        lease_age: leased.elapsed(),
+        modules: Vec::new(),
+        premount: None,
+        first: Cost::default(),
+    }
 }
 
 /// Process 1: from the handoff to the distro's own init.

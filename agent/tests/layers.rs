@@ -6,11 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 54] = [
+const LAYERS: [(&str, u8); 62] = [
     ("main", 4),
     ("bin", 4),
     ("serve", 4),
     ("desk", 4),
+    ("alone", 4),
+    ("rescue", 4),
+    ("choose", 3),
+    ("choose::keys", 1),
+    ("choose::menu", 1),
+    ("choose::screen", 2),
+    ("ways_out", 2),
+    ("catalogue", 1),
     ("distro", 3),
     ("distro::menu", 1),
     ("medium", 3),

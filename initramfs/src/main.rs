@@ -9,24 +9,32 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use inetboot::miniroot::newc::Archive;
 use list::{Item, Kind};
+use lzma_rust2::filter::FilterType;
+use lzma_rust2::{CheckType, XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// zstd's level: the kernel unpacks all of them at the same speed.
-const LEVEL: i32 = 19;
+const ZSTD_LEVEL: i32 = 19;
+
+/// xz's level.
+const XZ_PRESET: u32 = 9;
 
 /// Pack InetBoot's initramfs and print what is in it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The agent: becomes /init.
+    /// The agent: becomes /init. Without it there is only what is added: a second initrd beside the
+    /// first.
     #[arg(long, value_name = "FILE")]
-    agent: PathBuf,
-    /// The kernel's module directory (…/lib/modules/RELEASE, with depmod's files in it).
-    #[arg(long, value_name = "DIR")]
-    modules: PathBuf,
+    agent: Option<PathBuf>,
+    /// The kernel's module directory (…/lib/modules/RELEASE, with depmod's files in it); none for a
+    /// kernel that has everything built in.
+    #[arg(long, value_name = "DIR", requires = "agent")]
+    modules: Option<PathBuf>,
     /// A further file, e.g. a CA certificate or a shell. May be repeated.
     #[arg(long, value_name = "FILE=/NAME")]
     add: Vec<String>,
@@ -46,17 +54,39 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut items = list::parse(include_str!("../initramfs.list"), &arguments.agent)?;
+    let mut items = match &arguments.agent {
+        Some(agent) => list::parse(include_str!("../initramfs.list"), agent)?,
+        None => Vec::new(),
+    };
     for added in &arguments.add {
         items.extend(list::added(added)?);
     }
-    items.extend(tree::pruned(&arguments.modules, include_str!("../modules.list"))?);
+    if let Some(modules) = &arguments.modules {
+        items.extend(tree::pruned(modules)?);
+    }
     list::with_parents(&mut items);
 
     let archive = pack(&items)?;
-    let packed = zstd::encode_all(&archive[..], LEVEL).context("compressing")?;
+    let packed = compressed(&archive, arguments.modules.is_some())?;
     fs::write(&arguments.out, &packed).with_context(|| format!("writing {}", arguments.out.display()))?;
-    table(&items, archive.len(), &packed)
+    table(&items, archive.len(), &packed, arguments.modules.is_some())
+}
+
+/// Modules are many megabytes, which zstd unpacks in a moment; without them xz is 9 % smaller, and the
+/// moment is as short.
+fn compressed(archive: &[u8], is_large: bool) -> anyhow::Result<Vec<u8>> {
+    if is_large {
+        return zstd::encode_all(archive, ZSTD_LEVEL).context("compressing");
+    }
+    // The kernel knows this filter and this check, and no others that would do.
+    let mut options = XzOptions::with_preset(XZ_PRESET);
+    options.set_check_sum_type(CheckType::Crc32);
+    options.prepend_pre_filter(FilterType::BcjX86, 0);
+    let packed = XzWriter::new(Vec::new(), options).and_then(|mut writer| {
+        writer.write_all(archive)?;
+        writer.finish()
+    });
+    packed.context("compressing")
 }
 
 fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
@@ -73,7 +103,7 @@ fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
 }
 
 /// What weighs how much, alone and packed; the parts add up to a little more than the whole.
-fn table(items: &[Item], archive: usize, packed: &[u8]) -> anyhow::Result<()> {
+fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyhow::Result<()> {
     let mut parts: Vec<(&str, usize, Vec<u8>)> = Vec::new();
     for item in items {
         if let Kind::File(contents) = &item.kind {
@@ -89,7 +119,7 @@ fn table(items: &[Item], archive: usize, packed: &[u8]) -> anyhow::Result<()> {
     ensure!(!parts.is_empty(), "the initramfs would be empty");
     println!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed");
     for (part, count, bytes) in &parts {
-        let alone = zstd::encode_all(&bytes[..], LEVEL)?.len();
+        let alone = compressed(bytes, is_large)?.len();
         println!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len());
     }
     println!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len());

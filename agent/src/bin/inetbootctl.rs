@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
 use inetboot::console;
 use inetboot::desk::log::{self, Verdict};
-use inetboot::desk::{cache, cloop, image, mount, pcrs, predict, sort};
+use inetboot::desk::{cache, catalogue, cloop, image, mount, overlay, pcrs, predict, sort};
 use inetboot::source::trust::{Demand, Key, Pin};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,16 @@ enum Verb {
     ///          inetbootctl log show expected
     #[command(verbatim_doc_comment)]
     Predict(Predict),
+    /// Make menus of a catalogue: a TOML file that says what there is to boot.
+    #[command(subcommand)]
+    Catalogue(Menus),
+    /// Make what boots an image without kexec: its own kernel and initrd, and an overlay beside them.
+    ///
+    /// Example: inetbootctl overlay --initramfs initramfs.img --out /boot/debian-live \
+    ///              --arguments "netdir=http://192.0.2.1/debian-live.iso console=tty0"
+    ///          then put /boot/debian-live/grub.cfg into GRUB's menu, with inetboot=/boot/debian-live
+    #[command(verbatim_doc_comment)]
+    Overlay(Overlay),
     /// Check a compressed image of KNOPPIX (cloop, version 2 or 4), and unpack it.
     ///
     /// Example: inetbootctl cloop KNOPPIX/KNOPPIX --out root.iso
@@ -240,6 +250,79 @@ struct Predict {
     out: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+enum Menus {
+    /// Check it: every entry has to be one that can be booted.
+    Check {
+        /// The catalogue.
+        catalogue: PathBuf,
+    },
+    /// Print a menu for GRUB; kernel and initramfs are in $inetboot, which has to be set before.
+    Grub(Menu),
+    /// Write a menu for iPXE and a script for each entry into a directory.
+    Ipxe {
+        #[command(flatten)]
+        menu: Menu,
+        /// The directory; vmlinuz and initramfs.img have to be put there too.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Menu {
+    /// The catalogue.
+    catalogue: PathBuf,
+    /// Kernel arguments for every entry.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    arguments: String,
+    /// There is a shell.img beside initramfs.img: load it, and offer the shell.
+    #[arg(long)]
+    shell: bool,
+}
+
+fn run_menus(verb: Menus) -> anyhow::Result<()> {
+    match verb {
+        Menus::Check { catalogue: path } => {
+            println!(
+                "{}: {} entries, all can be booted",
+                path.display(),
+                catalogue::read(&path)?.entries.len()
+            );
+        }
+        Menus::Grub(Menu { catalogue: path, arguments, shell }) => {
+            print!("{}", catalogue::grub(&catalogue::read(&path)?, &arguments, shell));
+        }
+        Menus::Ipxe { menu: Menu { catalogue: path, arguments, shell }, out } => {
+            fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+            for (name, script) in catalogue::ipxe(&catalogue::read(&path)?, &arguments, shell) {
+                let path = out.join(name);
+                fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Args)]
+struct Overlay {
+    /// The initramfs that the agent is taken from.
+    #[arg(long, value_name = "FILE")]
+    initramfs: PathBuf,
+    /// The kernel arguments, as for a boot with kexec.
+    #[arg(long, value_name = "TEXT")]
+    arguments: String,
+    /// The directory for all of it.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 /// The exit code of a log that is not good.
 const REFUSED: u8 = 3;
 
@@ -347,6 +430,11 @@ fn main() -> ExitCode {
         Verb::Profile(Profile::Sort { profile, iso, index }) => {
             let say = |line: &str| eprintln!("{line}");
             done(sort::sort(&profile, &iso, index.as_deref(), &mut |line| println!("{line}"), &say))
+        }
+        Verb::Catalogue(verb) => done(run_menus(verb)),
+        Verb::Overlay(Overlay { initramfs, arguments, out }) => {
+            let inputs = overlay::Inputs { initramfs, arguments, out };
+            done(overlay::overlay(&inputs, &|line| println!("{line}")))
         }
         Verb::Cloop { image, out } => {
             done(cloop::cloop(&image, out.as_deref()).map(|what| println!("{what}")))

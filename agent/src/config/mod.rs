@@ -209,9 +209,14 @@ pub enum ConfigError {
     /// A kernel without an initrd, or the other way round.
     #[error("of kernel=URL and initrd=URL there is only one among the kernel arguments")]
     Half,
-    /// A kernel and an image.
-    #[error("there are netdir= and kernel= among the kernel arguments, and only one can be booted")]
-    Both,
+    /// Two things to boot.
+    #[error("there are {one} and {other} among the kernel arguments, and only one can be booted")]
+    Both {
+        /// One.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
     /// A URL that cannot be used.
     #[error("{argument}={value} is no usable address: {why}")]
     BadUrl {
@@ -257,7 +262,7 @@ impl Explain for ConfigError {
                 "Add netdir=URL of a live ISO, e.g. netdir=http://192.0.2.1/debian-live.iso".into()
             }
             Self::Half => "Write kernel=URL initrd=URL".into(),
-            Self::Both => "Take one of them away".into(),
+            Self::Both { .. } => "Take one of them away".into(),
             Self::BadUrl { argument, .. } => {
                 format!("Write {argument}=http://HOST/PATH or {argument}=https://HOST/PATH")
             }
@@ -274,12 +279,13 @@ impl Explain for ConfigError {
 
 /// Our own arguments: all begin with `inetboot.`, so that a misspelt one can be told from a word
 /// for the target.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "inetboot.ca",
     "inetboot.cache",
     "inetboot.index",
     "inetboot.key",
     "inetboot.localise",
+    "inetboot.menu",
     "inetboot.onfail",
     "inetboot.pin",
     "inetboot.profile",
@@ -287,20 +293,67 @@ const OURS: [&str; 10] = [
     "inetboot.xen",
 ];
 
+/// Where what there is to boot is said.
+const MENU: &str = "inetboot.menu";
+
 /// Words that a boot loader adds for the kernel it starts, of no use to the next one.
 const LOADER_WORDS: [&str; 2] = ["BOOT_IMAGE", "initrd"];
 
 /// How long `inetboot.onfail=reboot` leaves its last words on the screen, unless `panic=` says.
 const REBOOT_AFTER: Duration = Duration::from_secs(10);
 
-impl Config {
+/// What the arguments ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// This.
+    Boot(Box<Config>),
+    /// What somebody will choose.
+    Menu(Box<Question>),
+}
+
+/// What is known before somebody has chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// `inetboot.menu=`: the catalogue to choose from; `None`: the one that we brought.
+    pub menu: Option<Url>,
+    /// How to get there.
+    pub net: NetConfig,
+    /// Likewise.
+    pub access: Access,
+    /// All the arguments but that one, as they were written: what is chosen joins them.
+    pub others: String,
+    /// `inetboot.onfail=`: whoever wants a shell or a restart is not asked what to boot.
+    pub on_failure: OnFailure,
+}
+
+impl Asked {
     /// What `line` means.
     pub fn parse(line: &str) -> Result<Self, ConfigError> {
         let mut draft = Draft::default();
-        for word in cmdline::words(line) {
-            draft.take(&word)?;
+        let words = cmdline::words(line);
+        for word in &words {
+            draft.take(word)?;
         }
-        draft.finish()
+        match draft.finish()? {
+            Ok(config) => Ok(Self::Boot(Box::new(config))),
+            Err(draft) => {
+                let on_failure = draft.on_failure()?;
+                let Draft { menu, net, access, .. } = draft;
+                let others = words.iter().filter(|word| word.key != MENU).map(|word| word.raw.as_str());
+                let others = others.collect::<Vec<_>>().join(" ");
+                Ok(Self::Menu(Box::new(Question { menu, net, access, others, on_failure })))
+            }
+        }
+    }
+}
+
+impl Config {
+    /// What `line` means, where it says what to boot.
+    pub fn parse(line: &str) -> Result<Self, ConfigError> {
+        match Asked::parse(line)? {
+            Asked::Boot(config) => Ok(*config),
+            Asked::Menu(_) => Err(ConfigError::NoNetdir),
+        }
     }
 }
 
@@ -309,6 +362,7 @@ struct Draft {
     urls: Vec<Url>,
     kernel: Option<Url>,
     initrd: Option<Url>,
+    menu: Option<Url>,
     index: Option<Url>,
     demand: Demand,
     profile: Option<WantedProfile>,
@@ -362,6 +416,7 @@ impl Draft {
                 let why = "the second line of a minisign public key is wanted, RW...";
                 self.demand.key = Some(parse_value("inetboot.key", &value, why)?);
             }
+            MENU => self.menu = Some(url(MENU, &value)?),
             "inetboot.profile" if value == "none" => self.profile = Some(WantedProfile::Never),
             "inetboot.profile" => {
                 self.profile = Some(WantedProfile::At(url("inetboot.profile", &value)?));
@@ -397,7 +452,8 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Config, ConfigError> {
+    /// The whole; or, where nothing says what to boot, what there is.
+    fn finish(mut self) -> Result<Result<Config, Self>, ConfigError> {
         // It is asked for when something fails; that it makes no sense is said now.
         self.on_failure()?;
         let boot = self.boot()?;
@@ -405,28 +461,33 @@ impl Draft {
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
+        let Some(boot) = boot else { return Ok(Err(self)) };
         if let Some(words) = &mut self.target.xen {
             *words = self.xen_words;
         }
-        Ok(Config {
+        Ok(Ok(Config {
             boot,
             target: self.target,
             net: self.net,
             access: self.access,
             tpm: self.tpm,
             understood: self.understood,
-        })
+        }))
     }
 
-    fn boot(&mut self) -> Result<Boot, ConfigError> {
+    fn boot(&mut self) -> Result<Option<Boot>, ConfigError> {
         let urls = std::mem::take(&mut self.urls);
-        let plain = match (urls.as_slice(), self.kernel.take(), self.initrd.take()) {
+        let (kernel, initrd) = (self.kernel.take(), self.initrd.take());
+        if self.menu.is_some() && !(urls.is_empty() && kernel.is_none() && initrd.is_none()) {
+            return Err(ConfigError::Both { one: "inetboot.menu=", other: "what to boot without it" });
+        }
+        let plain = match (urls.as_slice(), kernel, initrd) {
             ([], Some(kernel), Some(initrd)) => Some(Boot::Files { kernel, initrd }),
             ([dir], None, None) if dir.as_str().ends_with('/') => Some(Boot::Directory(dir.clone())),
-            ([], None, None) => return Err(ConfigError::NoNetdir),
+            ([], None, None) => return Ok(None),
             (_, None, None) => None,
             ([], ..) => return Err(ConfigError::Half),
-            _ => return Err(ConfigError::Both),
+            _ => return Err(ConfigError::Both { one: "netdir=", other: "kernel= or initrd=" }),
         };
         let demand = std::mem::take(&mut self.demand);
         if let Some(plain) = plain {
@@ -447,10 +508,10 @@ impl Draft {
                 let argument = format!("{argument} with a plain kernel and initrd");
                 return Err(ConfigError::NotYet { argument, instead });
             }
-            return Ok(plain);
+            return Ok(Some(plain));
         }
         let profile = self.profile.take().unwrap_or(WantedProfile::Published);
-        Ok(Boot::Medium(Wanted { urls, index: self.index.take(), demand, profile }))
+        Ok(Some(Boot::Medium(Wanted { urls, index: self.index.take(), demand, profile })))
     }
 
     fn on_failure(&self) -> Result<OnFailure, ConfigError> {
@@ -560,6 +621,21 @@ mod tests {
     #[test]
     fn nothing_to_boot_says_what_to_write() {
         assert!(refusal("quiet").contains("Add netdir=URL"));
+    }
+
+    #[test]
+    fn where_nothing_is_said_somebody_is_asked() {
+        let asked = |line: &str| match Asked::parse(line) {
+            Ok(Asked::Menu(question)) => *question,
+            other => panic!("{line}: {other:?}"),
+        };
+        let question = asked("quiet ip=dhcp inetboot.menu=http://h/menu.toml console=ttyS0");
+        assert_eq!(question.menu.unwrap().as_str(), "http://h/menu.toml");
+        assert_eq!(question.net.method, Method::V4);
+        assert_eq!(question.others, "quiet ip=dhcp console=ttyS0");
+        assert_eq!(asked("inetboot.onfail=shell").on_failure, OnFailure::Shell);
+        assert!(refusal(&format!("{ISO} inetboot.menu=http://h/m")).contains("only one can be booted"));
+        assert!(refusal("inetboot.menu=menu.toml").contains("no usable address"));
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn before(inputs: &Inputs) -> anyhow::Result<EventLog> {
 }
 
 /// The agent in our initramfs, and the file `ca` where one is wanted.
-fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
+pub(super) fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let what = || format!("reading {}", initramfs.display());
     let ca = ca.map(|path| path.strip_prefix("/").unwrap_or(path));
     let (mut agent, mut pem) = (None, None);

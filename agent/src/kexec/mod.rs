@@ -144,7 +144,8 @@ impl Explain for KexecError {
     fn hint(&self) -> String {
         match self {
             Self::Locked(_) | Self::Signature(_) => {
-                "Switch Secure Boot and lockdown= off, or use a kernel that trusts the key of this image"
+                "Enrol the certificate of who signed it (firmware setup, or mokutil), boot this image without \
+                 kexec (inetbootctl overlay), or switch Secure Boot and lockdown= off"
                     .into()
             }
             Self::NotKernel(_) | Self::Other(_) => "Check the image; the kernel's log may say more".into(),

@@ -26,6 +26,9 @@ const OURS: [&str; 2] = ["fuse", "loop"];
 const INDEX_FILES: [&str; 5] =
     ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"];
 
+/// Drivers of buses that no kernel for PCs has as modules of their own.
+const OF_EVERY_KERNEL: [&str; 3] = ["hub", "pcieport", "usb"];
+
 /// A module the second life will load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Organ {
@@ -168,15 +171,20 @@ pub struct Part {
 }
 
 impl Part {
-    /// What drivers are needed for, buses first. Of those only what needs a module here may need one
-    /// there.
+    /// What drivers are needed for, buses first: those that have a driver here. One that is a module
+    /// here needs one there; of others, which a kernel of ours has built in, that is not sure.
     fn needs(&self) -> impl Iterator<Item = Need> {
-        let buses = self.chain.iter().skip(1).rev().filter(|device| device.module.is_some());
-        buses.chain(self.chain.first()).map(|device| Need::Driver {
+        let is_driven = |device: &&Device| {
+            device.driver.as_deref().is_some_and(|driver| !OF_EVERY_KERNEL.contains(&driver))
+        };
+        let buses = self.chain.iter().skip(1).rev().filter(is_driven);
+        let buses = buses.map(|device| (device, self.is_help || device.module.is_none()));
+        let first = self.chain.first().map(|device| (device, self.is_help));
+        buses.chain(first).map(|(device, is_help)| Need::Driver {
             kind: self.kind,
             part: format!("{} {}", self.kind, self.name).trim_end().to_owned(),
             device: device.clone(),
-            is_help: self.is_help,
+            is_help,
         })
     }
 }
@@ -299,5 +307,39 @@ impl Chosen {
             self.organs.push(organ);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_card_hangs_on_is_needed_before_it_also_where_it_is_no_module_here() {
+        let device = |modalias: &str, driver: Option<&str>, module: Option<&str>| Device {
+            modalias: modalias.into(),
+            driver: driver.map(str::to_owned),
+            module: module.map(str::to_owned),
+        };
+        let needs = |chain: Vec<Device>| -> Vec<(String, bool)> {
+            let part = Part { kind: "network card", name: "usb0".into(), chain, is_help: false };
+            let need = |need| match need {
+                Need::Driver { device, is_help, .. } => (device.modalias, is_help),
+                Need::Module(name) => panic!("{name}"),
+            };
+            part.needs().map(need).collect()
+        };
+        let monolithic = vec![
+            device("usb:dongle", Some("cdc_ether"), None),
+            device("pci:xhci", Some("xhci_hcd"), None),
+            device("pci:bridge", Some("pcieport"), None),
+            device("acpi:root", None, None),
+        ];
+        assert_eq!(needs(monolithic), [("pci:xhci".into(), true), ("usb:dongle".into(), false)]);
+        let modular = vec![
+            device("virtio:net", Some("virtio_net"), Some("virtio_net")),
+            device("pci:virtio", Some("virtio-pci"), Some("virtio_pci")),
+        ];
+        assert_eq!(needs(modular), [("pci:virtio".into(), false), ("virtio:net".into(), false)]);
     }
 }

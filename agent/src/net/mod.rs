@@ -16,12 +16,11 @@ pub mod renew;
 mod router;
 pub mod rtnetlink;
 
-use crate::config::{Config, Fixed, LinkName, Method, NetConfig};
+use crate::config::{Fixed, LinkName, Method, NetConfig};
 use crate::console;
 use crate::early;
 use crate::failure::Explain;
 use crate::lease::{Lease, Lease6, Leases, Route};
-use crate::measure::Measured;
 use crate::sys::packet::PacketSocket;
 use dhcp::{Conversation, Heard};
 use link::Link;
@@ -114,8 +113,7 @@ impl Explain for NetError {
 }
 
 /// Bring the machine onto the network.
-pub fn up(config: &Measured<Config>) -> Result<Network, NetError> {
-    let config = &config.net;
+pub fn up(config: &NetConfig) -> Result<Network, NetError> {
     clock::raise_to_floor(Duration::ZERO);
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(config);

@@ -27,7 +27,7 @@ pub mod unpack;
 pub mod version;
 pub mod wire;
 
-use crate::config::{Access, Wanted, WantedDisk};
+use crate::config::{Access, Url, Wanted, WantedDisk};
 use crate::console;
 use crate::memory::{self, Memory};
 use crate::receipt::Report;
@@ -43,6 +43,7 @@ use profile::Profile;
 use recipe::Recipe;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use wire::{Traffic, Wire};
 
 /// An immutable run of bytes somewhere.
@@ -65,6 +66,14 @@ pub trait Source: fmt::Display + Send + Sync {
     fn trouble(&self) -> Option<String> {
         None
     }
+}
+
+/// All of a small file, which is no image: at most `limit` bytes, from a server that may be silent for
+/// as long as `patience`.
+pub fn small(url: &Url, access: &Access, limit: u64, patience: Duration) -> Result<Vec<u8>, SourceError> {
+    let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
+    let client = Client::new(access, ca.as_deref(), Arc::default())?;
+    client.small(url.as_str(), limit, patience).map(|(bytes, _)| bytes)
 }
 
 /// Memory the cache may use: a sixteenth of the machine's, within these.
@@ -157,7 +166,7 @@ impl Image {
         let place = self.recipe.mirrors.first().map(|(place, _)| match place {
             index::Place::File(url) | index::Place::Store { url, .. } => url,
         });
-        let url = place.and_then(|url| url.parse::<crate::config::Url>().ok());
+        let url = place.and_then(|url| url.parse::<Url>().ok());
         url.map_or_else(|| "image".to_owned(), |url| url.file_name().to_owned())
     }
 

@@ -1,0 +1,123 @@
+//! The second life without a first: a boot loader started the target's own kernel with its own initrd
+//! and our overlay (`inetbootctl overlay`), as where Secure Boot or a machine forbids kexec.
+//!
+//! What a first life would have told is found out here, from the kernel arguments; then it is as if
+//! that had been told. Neither kernel nor initrd is measured: the boot loader did that.
+
+use crate::config::{Boot, Config, ConfigError};
+use crate::console;
+use crate::early;
+use crate::failure::{Explain, Failure};
+use crate::measure::{Agent, Ledger};
+use crate::miniroot::handoff::{self, Handoff};
+use crate::net;
+use crate::receipt::Cost;
+use crate::serve;
+use crate::source::images::Images;
+use crate::source::mirrors::Patience;
+use crate::source::recipe::Recipe;
+use crate::step::{Journal, Step};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+/// What a first life would have chosen from the target's modules, where they are modules.
+const MODULES: [&str; 5] = ["fuse", "loop", "isofs", "squashfs", "overlay"];
+
+/// The overlay's file with the place where the target's init wants to find the CD, where it does.
+pub const PREMOUNT: &str = "/inetboot.d/premount";
+
+/// Why nothing can be told.
+#[derive(Debug, thiserror::Error)]
+enum AloneError {
+    /// The arguments are not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What was found out cannot be kept.
+    #[error("cannot write {path}")]
+    Write {
+        path: &'static str,
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Explain for AloneError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Write { .. } => "Check the machine's memory".into(),
+        }
+    }
+
+    fn may_heal(&self) -> bool {
+        match self {
+            Self::Config(error) => error.may_heal(),
+            Self::Write { .. } => true,
+        }
+    }
+}
+
+/// Whether this is a target's initrd with our overlay, and no first life prepared it.
+pub fn is_so() -> bool {
+    Path::new(handoff::DIR).exists() && !serve::is_second_life()
+}
+
+/// Find out what a first life would have told, and leave it where it would be.
+pub fn prepare(arguments: &str, patience: Patience) -> Result<(), Failure> {
+    console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ", without kexec"));
+    let mut journal = Journal::default();
+    let config = journal.step(Step::Config, || medium_only(arguments))?;
+    early::load_drivers();
+    MODULES.iter().for_each(|module| early::load_module(module));
+    let mut ledger = Ledger::default();
+    ledger.begin(config.tpm)?;
+    ledger.measure(Agent::running()?)?;
+    let config = ledger.measure(config)?;
+    let network = journal.step(Step::Network, || net::up(&config.net))?;
+    let leased = Instant::now();
+    let images = journal.step(Step::Source, || Images::open(&config.boot, &config.access, patience))?;
+    let images = ledger.measure(images)?;
+    let image = images.first();
+    console::say(&format!("  {}, {}", image.source(), image.trust()));
+    let traffic = images.traffic();
+    let first = Cost {
+        timings: journal.timings().clone(),
+        bytes: traffic.bytes,
+        requests: traffic.requests,
+        spared: image.spared(),
+    };
+    let premount = fs::read_to_string(PREMOUNT).ok();
+    let told = Handoff { premount, first, ..serve::handoff(&config, &network, leased, image) };
+    image.settle();
+    leave(&told, &ledger).map_err(|error| Failure::at(Step::Config, error))
+}
+
+fn medium_only(arguments: &str) -> Result<Config, AloneError> {
+    let config = Config::parse(arguments)?;
+    let instead = "Leave rdinit= out: a kernel and an initrd need no help of ours";
+    match &config.boot {
+        Boot::Medium(_) => Ok(config),
+        other => Err(ConfigError::NotYet { argument: other.name(), instead }.into()),
+    }
+}
+
+/// The handoff last: that it is there says that all is.
+fn leave(told: &Handoff, ledger: &Ledger) -> Result<(), AloneError> {
+    let Recipe { index, profile, .. } = &told.recipe;
+    let text = told.encode();
+    let log = ledger.log().map(|log| log.encode());
+    let files = [
+        (handoff::INDEX_PATH, index.as_ref().map(|(_, index)| &index[..])),
+        (handoff::PROFILE_PATH, profile.as_ref().map(String::as_bytes)),
+        (handoff::EVENTLOG_PATH, log),
+        (handoff::PATH, Some(text.as_bytes())),
+    ];
+    for (path, contents) in files {
+        if let Some(contents) = contents {
+            fs::write(path, contents).map_err(|error| AloneError::Write { path, error })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Step 1, where the arguments do not say what to boot: a menu, made of the catalogue in our
+//! initramfs or of the one at `inetboot.menu=`. What is chosen becomes kernel arguments, and is
+//! measured as those are.
+
+pub mod keys;
+pub mod menu;
+pub mod screen;
+
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::config::{Asked, Config, ConfigError, OnFailure, Question, Url};
+use crate::console;
+use crate::early;
+use crate::failure::Explain;
+use crate::net::{self, NetError};
+use crate::source::{self, fault::SourceError};
+use crate::ways_out;
+use menu::{Item, Menu};
+use screen::Screen;
+use std::fs;
+use std::time::Duration;
+
+/// The catalogue in our initramfs.
+const BUILT_IN: &str = "/catalogue.toml";
+
+/// What the menu says first, and what it says for what is not in the catalogue.
+const HEADING: &str = concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ": what shall be booted?");
+const OTHER: &str = "Another address";
+
+/// No catalogue is larger.
+const LARGEST: u64 = 1 << 20;
+
+/// How long its server may be silent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why nothing was chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum ChooseError {
+    /// The arguments are not valid, or nobody can be asked.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The catalogue is on the network, and that is not there.
+    #[error("cannot fetch the menu {url}")]
+    Network {
+        /// Where it is.
+        url: String,
+        /// Why not.
+        #[source]
+        error: NetError,
+    },
+    /// The catalogue cannot be fetched.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It makes no sense.
+    #[error("the menu {from} is not understood")]
+    Catalogue {
+        /// Where it is.
+        from: String,
+        /// Why not.
+        #[source]
+        error: CatalogueError,
+    },
+}
+
+impl Explain for ChooseError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Config(error) => error.hint(),
+            Self::Network { error, .. } => error.hint(),
+            Self::Source(error) => error.hint(),
+            Self::Catalogue { .. } => "Correct it: inetbootctl catalogue check FILE".into(),
+        }
+    }
+
+    fn may_heal(&self) -> bool {
+        match self {
+            Self::Config(error) => error.may_heal(),
+            Self::Network { error, .. } => error.may_heal(),
+            Self::Source(error) => error.may_heal(),
+            // Whoever corrects it on the server does not come here for that.
+            Self::Catalogue { .. } => true,
+        }
+    }
+}
+
+/// What to boot: what the `arguments` say, or what somebody chooses, which they say afterwards.
+pub fn boot(arguments: &mut String) -> Result<Config, ChooseError> {
+    let question = match Asked::parse(arguments)? {
+        Asked::Boot(config) => return Ok(*config),
+        Asked::Menu(question) => question,
+    };
+    let Some(catalogue) = catalogue(&question)? else { return Err(ConfigError::NoNetdir.into()) };
+    let (title, words) = ask(&catalogue).ok_or(ConfigError::NoNetdir)?;
+    console::say(&format!("  {title}: {words}"));
+    *arguments = format!("{} {words}", question.others);
+    Ok(Config::parse(arguments)?)
+}
+
+/// The one to choose from, if there is one.
+fn catalogue(question: &Question) -> Result<Option<Catalogue>, ChooseError> {
+    let (from, text) = match &question.menu {
+        Some(url) => (url.to_string(), fetch(url, question)?),
+        None if question.on_failure != OnFailure::Wait => return Ok(None),
+        None => match fs::read_to_string(BUILT_IN) {
+            Ok(text) => (BUILT_IN.to_owned(), text),
+            Err(_) => return Ok(None),
+        },
+    };
+    let decoded = Catalogue::decode(&text);
+    decoded.map(Some).map_err(|error| ChooseError::Catalogue { from, error })
+}
+
+fn fetch(url: &Url, question: &Question) -> Result<String, ChooseError> {
+    early::load_drivers();
+    net::up(&question.net).map_err(|error| ChooseError::Network { url: url.to_string(), error })?;
+    let bytes = source::small(url, &question.access, LARGEST, PATIENCE)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What somebody chooses: what it is called, and the words that say it; `None` where nobody can.
+fn ask(catalogue: &Catalogue) -> Option<(String, String)> {
+    let entries = &catalogue.entries;
+    let mut items: Vec<Item> =
+        entries.iter().map(|entry| Item::with_text(&entry.title, entry.to_string())).collect();
+    items.push(Item::to_type(OTHER, "netdir=http://"));
+    let ways = ways_out::all();
+    items.extend(ways.iter().map(|way| Item::new(way.label())));
+    let mut menu = Menu::new(HEADING, items, catalogue.timeout);
+    loop {
+        let chosen = Screen::open()?.ask(&mut menu);
+        if let Some(words) = chosen.text {
+            let title = entries.get(chosen.item).map_or(OTHER, |entry| &entry.title);
+            return Some((title.to_owned(), words));
+        }
+        if let Some(way) = chosen.item.checked_sub(entries.len() + 1).and_then(|number| ways.get(number)) {
+            way.go();
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `inetbootctl catalogue`: GRUB's and iPXE's menus, of the same file as the agent's own.
+
+use crate::catalogue::{Catalogue, Entry};
+use crate::config::Config;
+use crate::config::cmdline;
+use crate::failure::Explain;
+use anyhow::{Context, anyhow};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+/// What follows the catalogue's entries in every menu: what it is called, its title, and its arguments.
+const OURS: [(&str, &str, &str); 2] = [
+    ("menu", "InetBoot's own menu, for other addresses", ""),
+    ("shell", "InetBoot shell", "inetboot.onfail=shell"),
+];
+
+/// The catalogue in the file `path`; every entry of it can be booted.
+pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
+    let name = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+    let catalogue = Catalogue::decode(&text).with_context(|| format!("{name} is not understood"))?;
+    for entry in &catalogue.entries {
+        Config::parse(&entry.to_string())
+            .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
+    }
+    Ok(catalogue)
+}
+
+/// A menu for GRUB. Kernel and initramfs are in `$inetboot`, as is a second initrd with the shell where
+/// there `is_shell`; every kernel gets `arguments` too.
+pub fn grub(catalogue: &Catalogue, arguments: &str, is_shell: bool) -> String {
+    let mut text = String::new();
+    for (name, title, words) in rows(catalogue, is_shell) {
+        let words = cmdline::words(&format!("{arguments} {words}"));
+        let words: String = words.iter().map(|word| format!(" {}", grub_word(word))).collect();
+        let shell = if is_shell { " $inetboot/shell.img" } else { "" };
+        // By their first letters: there are many others before them.
+        let is_ours = OURS.iter().any(|(ours, ..)| *ours == name);
+        let hotkey = if is_ours { format!(" --hotkey={}", &name[..1]) } else { String::new() };
+        let _ = write!(
+            text,
+            "menuentry {} --id inetboot-{name}{hotkey} {{\n\tlinux $inetboot/vmlinuz{words}\n\tinitrd $inetboot/initramfs.img{shell}\n}}\n",
+            grub_quoted(title),
+        );
+    }
+    text
+}
+
+/// Files for a web server's directory, beside vmlinuz and initramfs.img: a menu for iPXE, and a script
+/// for each entry.
+pub fn ipxe(catalogue: &Catalogue, arguments: &str, is_shell: bool) -> Vec<(String, String)> {
+    let wait = match catalogue.timeout {
+        None => String::new(),
+        Some(timeout) => format!(" --timeout {}", timeout.as_millis()),
+    };
+    let mut menu = String::from("#!ipxe\n:start\nmenu InetBoot: what shall be booted?\n");
+    let mut scripts = Vec::new();
+    for (name, title, words) in rows(catalogue, is_shell) {
+        let _ = writeln!(menu, "item {name} {title}");
+        let words: String =
+            cmdline::words(&format!("{arguments} {words}")).iter().map(|word| format!(" {word}")).collect();
+        let (named, loaded) = if is_shell { (" initrd=shell.img", "initrd shell.img\n") } else { ("", "") };
+        let script = format!(
+            "#!ipxe\n# {title}\nkernel vmlinuz initrd=initramfs.img{named} BOOTIF=01-${{netX/mac:hexhyp}}{words}\ninitrd initramfs.img\n{loaded}boot\n"
+        );
+        scripts.push((format!("{name}.ipxe"), script));
+    }
+    let _ = write!(
+        menu,
+        "item exit iPXE's own shell\nchoose{wait} selected || goto exit\niseq ${{selected}} exit && goto exit ||\nchain ${{selected}}.ipxe || goto start\n:exit\nshell\n"
+    );
+    scripts.push(("inetboot.ipxe".into(), menu));
+    scripts
+}
+
+fn rows(catalogue: &Catalogue, is_shell: bool) -> impl Iterator<Item = (&str, &str, String)> {
+    let theirs = catalogue.entries.iter();
+    let theirs = theirs.map(|entry: &Entry| (&*entry.name, &*entry.title, entry.to_string()));
+    let ours = OURS.into_iter().filter(move |(name, ..)| is_shell || *name != "shell");
+    theirs.chain(ours.map(|(name, title, words)| (name, title, words.to_owned())))
+}
+
+/// GRUB puts quotes around a word with blanks by itself, and a backslash before those that are there.
+fn grub_word(word: &cmdline::Word) -> String {
+    match &word.value {
+        Some(value) => grub_quoted(&format!("{}={value}", word.key)),
+        None => grub_quoted(&word.key),
+    }
+}
+
+fn grub_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
+    match text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOML: &str = r#"
+        timeout = 3
+        [[entry]]
+        name = "a"
+        title = "Anna's, $5"
+        netdir = "http://h/a.iso"
+        arguments = 'bootxen=1 inetboot.xen="dom0_mem=1G smap=0"'
+    "#;
+
+    #[test]
+    fn grub_gets_words_that_it_leaves_alone() {
+        let text = grub(&Catalogue::decode(TOML).unwrap(), "console=ttyS0", true);
+        assert!(text.contains(r"menuentry 'Anna'\''s, $5' --id inetboot-a {"), "{text}");
+        let linux = "\tlinux $inetboot/vmlinuz console=ttyS0 netdir=http://h/a.iso bootxen=1 'inetboot.xen=dom0_mem=1G smap=0'\n";
+        assert!(text.contains(linux), "{text}");
+        assert!(text.contains("inetboot.onfail=shell\n\tinitrd $inetboot/initramfs.img $inetboot/shell.img"));
+        assert!(!grub(&Catalogue::decode(TOML).unwrap(), "", false).contains("shell"));
+    }
+
+    #[test]
+    fn ipxe_gets_a_menu_and_a_script_for_each_entry() {
+        let files = ipxe(&Catalogue::decode(TOML).unwrap(), "", false);
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.ipxe", "menu.ipxe", "inetboot.ipxe"]);
+        assert!(
+            files[0].1.contains("kernel vmlinuz initrd=initramfs.img BOOTIF=01-${netX/mac:hexhyp} netdir=")
+        );
+        assert!(files.last().unwrap().1.contains("choose --timeout 3000 selected"));
+    }
+}

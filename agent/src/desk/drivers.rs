@@ -1,0 +1,118 @@
+//! A kernel's module tree, pruned to what `drivers.list` names and what that needs: what our own
+//! initramfs takes from a stock kernel, and an overlay from the target's.
+
+use crate::glob;
+use crate::miniroot::modules::{Index, name_of};
+use crate::miniroot::pack;
+use anyhow::{Context, ensure};
+use std::collections::BTreeSet;
+use std::io;
+
+/// The list that belongs to this release.
+pub const LIST: &str = include_str!("drivers.list");
+
+/// depmod's files whose lines are kept where they speak of a module that is.
+const TEXTS: [&str; 3] = ["modules.dep", "modules.alias", "modules.softdep"];
+
+/// depmod's files that are kept whole: what is built in.
+const BUILTIN: [&str; 2] = ["modules.builtin", "modules.builtin.modinfo"];
+
+/// The files that `list` takes from a tree of which `read` reads the files: their names there, packed
+/// modules without that suffix, and their contents unpacked.
+pub fn pruned(
+    list: &str,
+    read: &dyn Fn(&str) -> io::Result<Vec<u8>>,
+) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let index =
+        Index::parse(&|name| read(name).ok()).context("there is no modules.dep: run depmod -b ROOT")?;
+    let dep = String::from_utf8(read("modules.dep")?).context("reading modules.dep")?;
+    let paths: Vec<&str> = dep.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
+    let wanted = take(&paths, list);
+    ensure!(!wanted.is_empty(), "the list takes none of its {} modules", paths.len());
+    let kept: BTreeSet<&str> = wanted.iter().flat_map(|path| index.load_order(&name_of(path))).collect();
+    let names: BTreeSet<String> = kept.iter().map(|path| name_of(path)).collect();
+
+    let mut files = Vec::new();
+    for path in &kept {
+        let bytes = read(path).with_context(|| format!("reading module {path}"))?;
+        // Packed once, by us and with everything else: smaller, and quicker to unpack.
+        let contents = pack::unpack(&bytes).with_context(|| format!("unpacking module {path}"))?;
+        files.push((plain(path).to_owned(), contents));
+    }
+    for name in TEXTS {
+        let text =
+            String::from_utf8(read(name).unwrap_or_default()).with_context(|| format!("reading {name}"))?;
+        let lines =
+            text.lines().filter(|line| subject(name, line).is_some_and(|module| names.contains(&module)));
+        let text: String = lines.map(|line| plain_line(line) + "\n").collect();
+        files.push((name.to_owned(), text.into_bytes()));
+    }
+    for name in BUILTIN {
+        files.push((name.to_owned(), read(name).unwrap_or_default()));
+    }
+    Ok(files)
+}
+
+/// The paths that the patterns take, later lines having the last word.
+fn take<'a>(paths: &[&'a str], list: &str) -> BTreeSet<&'a str> {
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.strip_prefix('!') {
+            Some(pattern) => taken.retain(|path| !glob::matches(pattern, path)),
+            None => taken.extend(paths.iter().copied().filter(|path| glob::matches(line, path))),
+        }
+    }
+    taken
+}
+
+/// The module a line of one of depmod's files speaks of.
+fn subject(file: &str, line: &str) -> Option<String> {
+    match file {
+        "modules.dep" => Some(name_of(line.split_once(':')?.0)),
+        "modules.alias" => line.strip_prefix("alias ")?.split_whitespace().nth(1).map(name_of),
+        _ => line.strip_prefix("softdep ")?.split_whitespace().next().map(name_of),
+    }
+}
+
+/// A path without the suffix of a packed module.
+fn plain(path: &str) -> &str {
+    [".xz", ".zst", ".gz"].iter().find_map(|suffix| path.strip_suffix(suffix)).unwrap_or(path)
+}
+
+fn plain_line(line: &str) -> String {
+    line.replace(".ko.xz", ".ko").replace(".ko.zst", ".ko").replace(".ko.gz", ".ko")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_lines_have_the_last_word() {
+        let paths = ["kernel/net/a.ko", "kernel/net/b/c.ko.xz", "kernel/fs/d.ko"];
+        let list = "# comment\nkernel/net/*\n!kernel/net/b/*\nkernel/fs/d.ko*\n";
+        assert_eq!(take(&paths, list).into_iter().collect::<Vec<_>>(), ["kernel/fs/d.ko", "kernel/net/a.ko"]);
+    }
+
+    #[test]
+    fn a_pruned_tree_keeps_needs_and_only_its_own_lines() {
+        let read = |name: &str| match name {
+            "modules.dep" => {
+                Ok(b"kernel/net/a.ko: kernel/net/b.ko\nkernel/net/b.ko:\nkernel/net/c.ko:\n".to_vec())
+            }
+            "modules.alias" => Ok(b"alias pci:1 a\nalias pci:2 c\n".to_vec()),
+            name if name.ends_with(".ko") => Ok(name.into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        let files = pruned("kernel/net/a.ko\n", &read).unwrap();
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert!(names.contains(&"kernel/net/b.ko") && !names.contains(&"kernel/net/c.ko"), "{names:?}");
+        assert!(files.contains(&("modules.alias".into(), b"alias pci:1 a\n".to_vec())));
+    }
+
+    #[test]
+    fn a_tree_without_depmods_files_says_what_to_do() {
+        let error = pruned("x", &|_| Err(io::ErrorKind::NotFound.into())).unwrap_err().to_string();
+        assert!(error.contains("depmod"), "{error}");
+    }
+}
