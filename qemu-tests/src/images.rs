@@ -262,8 +262,8 @@ fn copy_tools(root: &Path) -> anyhow::Result<()> {
     ))
 }
 
-/// `initrd` with a further segment that holds `files`.
-pub fn with_files(initrd: &Path, files: &[(String, Vec<u8>)]) -> anyhow::Result<tempfile::NamedTempFile> {
+/// The `initrds` with a further segment that holds `files`.
+pub fn with_files(initrds: &[&Path], files: &[(String, Vec<u8>)]) -> anyhow::Result<tempfile::NamedTempFile> {
     let work = tempfile::tempdir()?;
     for (name, contents) in files {
         let path = work.path().join(name.trim_start_matches('/'));
@@ -273,9 +273,11 @@ pub fn with_files(initrd: &Path, files: &[(String, Vec<u8>)]) -> anyhow::Result<
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     let mut joined = tempfile::NamedTempFile::new()?;
-    let mut bytes = fs::read(initrd)?;
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    joined.write_all(&bytes)?;
+    for initrd in initrds {
+        let mut bytes = fs::read(initrd)?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        joined.write_all(&bytes)?;
+    }
     let segment = Command::new("sh")
         .arg("-c")
         .arg("find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0")

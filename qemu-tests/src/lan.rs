@@ -7,18 +7,21 @@ use crate::switch::Switch;
 use crate::web::Server;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// Who serves on a wire.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Service {
     /// A DHCP server that grants leases of so many seconds, and no longer.
     Dhcp(u32),
     /// dnsmasq, which grants none of under two minutes.
     Dnsmasq,
+    /// The same, for firmware that boots by PXE: files of this directory by TFTP, first iPXE for UEFI, and
+    /// what that is to do then.
+    Pxe(PathBuf),
     /// IPv6 alone, addresses by the router's word: SLAAC, and names by DHCPv6.
     Slaac,
     /// IPv6 alone, addresses by DHCPv6.
@@ -44,7 +47,7 @@ impl Lan {
         let ip = |arguments: &[&str]| drop(run(Path::new("/"), "ip", arguments));
         ip(&["tuntap", "add", "dev", &tap, "mode", "tap"]);
         match service {
-            Service::Dhcp(_) | Service::Dnsmasq => {
+            Service::Dhcp(_) | Service::Dnsmasq | Service::Pxe(_) => {
                 ip(&["address", "add", &format!("10.77.{number}.1/24"), "dev", &tap]);
             }
             Service::Slaac | Service::Dhcp6 => {
@@ -55,7 +58,8 @@ impl Lan {
         let log = fs::File::create(dir.path().join("log")).expect("a log");
         let mut server = match service {
             Service::Dhcp(seconds) => udhcpd(number, seconds, dir.path()),
-            Service::Dnsmasq => dnsmasq(number, &format!("10.77.{number}.50,10.77.{number}.60,2m")),
+            Service::Dnsmasq => dnsmasq(number, &v4_range(number)),
+            Service::Pxe(files) => pxe(dnsmasq(number, &v4_range(number)), &files),
             Service::Slaac => dnsmasq(number, &format!("fd77:{number}::,ra-stateless")),
             Service::Dhcp6 => dnsmasq(number, &format!("fd77:{number}::100,fd77:{number}::1ff,64,2m")),
         };
@@ -189,6 +193,20 @@ fn dnsmasq(number: u8, range: &str) -> Command {
         .arg("--local=/inetboot.test/")
         .arg(format!("--host-record=iso.inetboot.test,{address}"));
     command
+}
+
+fn v4_range(number: u8) -> String {
+    format!("10.77.{number}.50,10.77.{number}.60,2m")
+}
+
+fn pxe(mut dnsmasq: Command, files: &Path) -> Command {
+    dnsmasq.arg("--enable-tftp").arg(format!("--tftp-root={}", files.display())).args([
+        // iPXE says who it is (option 175).
+        "--dhcp-match=set:ipxe,175",
+        "--dhcp-boot=tag:!ipxe,snponly.efi",
+        "--dhcp-boot=tag:ipxe,inetboot.ipxe",
+    ]);
+    dnsmasq
 }
 
 /// No server outlives its test by much, whatever happens to that: it runs under timeout(1).

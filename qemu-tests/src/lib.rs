@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test harness fails by panicking.
 
 pub mod dns;
+pub mod firmware;
 pub mod images;
 pub mod lan;
 pub mod machine;

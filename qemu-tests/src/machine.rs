@@ -18,6 +18,51 @@ const REQUEST_TAIL: usize = 25;
 /// No machine outlives this, whatever happens to its test: it runs under timeout(1).
 const LIFE: Duration = Duration::from_secs(1200);
 
+/// Which kernel of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Debian's, with modules.
+    Stock,
+    /// Our own.
+    Own,
+}
+
+/// What starts our kernel.
+#[derive(Clone, Debug)]
+pub enum Loader {
+    /// QEMU itself, with the initramfs that belongs to it.
+    Qemu(Kernel),
+    /// What the firmware finds on this disk.
+    Disk(PathBuf),
+    /// What it finds on this CD.
+    Cd(PathBuf),
+    /// What it finds on this USB stick.
+    UsbStick(PathBuf),
+    /// What it is given by way of its network card.
+    Network,
+}
+
+impl Loader {
+    /// QEMU's arguments for it, but those of the kernel.
+    fn arguments(&self) -> Vec<String> {
+        let drive = |file: &Path, device: &str| {
+            let drive = format!("if=none,id=boot,format=raw,readonly=on,file={}", file.display());
+            ["-drive", &drive, "-device", &format!("{device},drive=boot,bootindex=0")]
+                .map(String::from)
+                .to_vec()
+        };
+        match self {
+            Self::Disk(file) => drive(file, "virtio-blk-pci"),
+            Self::Cd(file) => drive(file, "ide-cd"),
+            Self::UsbStick(file) => {
+                let hub = ["-device", "qemu-xhci,id=usb"].map(String::from);
+                [hub.to_vec(), drive(file, "usb-storage,bus=usb.0")].concat()
+            }
+            Self::Qemu(_) | Self::Network => Vec::new(),
+        }
+    }
+}
+
 /// What to boot on what.
 #[derive(Clone, Debug)]
 pub struct Opts {
@@ -25,10 +70,12 @@ pub struct Opts {
     pub append: String,
     /// Memory in MiB.
     pub memory: u32,
+    /// A second initrd beside ours.
+    pub second: Option<PathBuf>,
     /// Further initramfs segments, e.g. a CA certificate: files by name.
     pub files: Vec<(String, Vec<u8>)>,
-    /// A disk whose boot loader starts our kernel, instead of QEMU; it has the arguments then.
-    pub disk: Option<PathBuf>,
+    /// What starts our kernel. Unless it is QEMU, the arguments are there, too.
+    pub loader: Loader,
     /// The network card's model; `None` for a machine without a network.
     pub card: Option<&'static str>,
     /// What the card is connected to, for QEMU's `-netdev`: its user network, or a [`crate::lan::Lan`].
@@ -42,8 +89,9 @@ impl Default for Opts {
         Self {
             append: String::new(),
             memory: 512,
+            second: None,
             files: Vec::new(),
-            disk: None,
+            loader: Loader::Qemu(Kernel::Stock),
             card: Some("virtio-net-pci"),
             wire: "user".into(),
             qemu: Vec::new(),
@@ -65,8 +113,6 @@ pub struct Machine {
     qemu: Child,
     stdin: ChildStdin,
     serial: Arc<Serial>,
-    /// Where in the serial line the next expectation looks.
-    read: usize,
     started: Instant,
     _initrd: Option<tempfile::NamedTempFile>,
 }
@@ -80,7 +126,43 @@ struct Serial {
 #[derive(Default)]
 struct SerialState {
     text: String,
+    /// Where the next expectation looks.
+    read: usize,
+    /// What the kernel said in the middle of the last line.
+    held: String,
     ended: bool,
+}
+
+impl SerialState {
+    /// More was said. The kernel speaks whenever it likes, also in the middle of somebody else's line:
+    /// then what it said goes behind that line.
+    fn hear(&mut self, more: &str) {
+        let mut line = self.text.rfind('\n').map_or(0, |end| end + 1).max(self.read);
+        self.text.push_str(more);
+        while let Some(length) = self.text[line..].find('\n') {
+            let end = line + length + 1;
+            match kernels(&self.text[line..end]) {
+                Some(at) if at > 0 => {
+                    self.held.push_str(&self.text[line + at..end]);
+                    self.text.replace_range(line + at..end, "");
+                }
+                _ => {
+                    self.text.insert_str(end, &self.held);
+                    line = end + std::mem::take(&mut self.held).len();
+                }
+            }
+        }
+    }
+}
+
+/// Where a message of the kernel begins in `line`: `[    5.826097] IPv6: ...`.
+fn kernels(line: &str) -> Option<usize> {
+    line.match_indices('[').map(|(at, _)| at).find(|at| {
+        let stamp = line[at + 1..].split(']').next().unwrap_or_default().trim_start();
+        let Some((seconds, fraction)) = stamp.split_once('.') else { return false };
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number(seconds) && is_number(fraction) && fraction.len() == 6
+    })
 }
 
 /// What `scripts/build` left to boot, or a panic that says to run it.
@@ -127,9 +209,11 @@ fn serial_line() -> String {
 /// Start a machine.
 pub fn boot(opts: &Opts) -> Machine {
     let mut initrd_file = None;
-    let mut initrd = built("initramfs.img");
-    if !opts.files.is_empty() {
-        let file = crate::images::with_files(&initrd, &opts.files).expect("making an initrd");
+    let dir = if matches!(opts.loader, Loader::Qemu(Kernel::Own)) { "own/" } else { "" };
+    let mut initrd = built(&format!("{dir}initramfs.img"));
+    if !opts.files.is_empty() || opts.second.is_some() {
+        let initrds: Vec<&Path> = std::iter::once(&*initrd).chain(opts.second.as_deref()).collect();
+        let file = crate::images::with_files(&initrds, &opts.files).expect("making an initrd");
         initrd = file.path().to_owned();
         initrd_file = Some(file);
     }
@@ -141,23 +225,21 @@ pub fn boot(opts: &Opts) -> Machine {
         .args(["-smp", "1", "-m", &opts.memory.to_string()])
         .args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"])
         .args(["-chardev", &serial_line(), "-serial", "chardev:serial"]);
-    match &opts.disk {
-        Some(disk) => command
-            .args(["-drive", &format!("if=none,id=disk,format=raw,file={}", disk.display())])
-            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]),
-        None => command
-            .arg("-kernel")
-            .arg(built("vmlinuz"))
-            .arg("-initrd")
-            .arg(initrd)
-            .args(["-append", &format!("console=ttyS0 {}", opts.append)]),
-    };
+    command.args(opts.loader.arguments());
+    if let Loader::Qemu(_) = opts.loader {
+        command.arg("-kernel").arg(built(&format!("{dir}vmlinuz"))).arg("-initrd").arg(initrd);
+        command.args(["-append", &format!("console=ttyS0 {}", opts.append)]);
+    }
+    // Before the card, which may hang on a bus that is among them.
+    command.args(&opts.qemu);
     if let Some(card) = opts.card {
         command.args(["-netdev", &format!("{},id=net0", opts.wire)]);
-        command.args(["-device", &format!("{card},netdev=net0,addr=9")]);
+        // USB has no slots; and a firmware that has to boot from the card looks at it first.
+        let place = if card.starts_with("usb-") { "" } else { ",addr=9" };
+        let index = if matches!(opts.loader, Loader::Network) { ",bootindex=0" } else { "" };
+        command.args(["-device", &format!("{card},netdev=net0{place}{index}")]);
     }
     let mut qemu = command
-        .args(&opts.qemu)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -172,7 +254,7 @@ pub fn boot(opts: &Opts) -> Machine {
         loop {
             let length = stdout.read(&mut buffer).unwrap_or(0);
             let mut state = writing.state.lock().unwrap();
-            state.text.push_str(&String::from_utf8_lossy(&buffer[..length]).replace('\r', ""));
+            state.hear(&String::from_utf8_lossy(&buffer[..length]).replace('\r', ""));
             state.ended = length == 0;
             writing.changed.notify_all();
             if length == 0 {
@@ -181,7 +263,7 @@ pub fn boot(opts: &Opts) -> Machine {
         }
     });
     let stdin = qemu.stdin.take().expect("it was piped");
-    Machine { qemu, stdin, serial, read: 0, started: Instant::now(), _initrd: initrd_file }
+    Machine { qemu, stdin, serial, started: Instant::now(), _initrd: initrd_file }
 }
 
 impl Machine {
@@ -191,11 +273,10 @@ impl Machine {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         let mut state = self.serial.state.lock().unwrap();
         loop {
-            if let Some(at) = state.text[self.read..].find(text) {
-                let end = self.read + at + text.len();
-                let said = state.text[self.read..end].to_owned();
-                drop(state);
-                self.read = end;
+            if let Some(at) = state.text[state.read..].find(text) {
+                let end = state.read + at + text.len();
+                let said = state.text[state.read..end].to_owned();
+                state.read = end;
                 return said;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -214,7 +295,15 @@ impl Machine {
 
     /// Type `text` and Enter.
     pub fn type_line(&mut self, text: &str) {
-        writeln!(self.stdin, "{text}").and_then(|()| self.stdin.flush()).expect("typing into the machine");
+        self.type_keys(&format!("{text}\n"));
+    }
+
+    /// Press `keys`.
+    pub fn type_keys(&mut self, keys: &str) {
+        self.stdin
+            .write_all(keys.as_bytes())
+            .and_then(|()| self.stdin.flush())
+            .expect("typing into the machine");
     }
 
     /// Type a command at a shell prompt, and give what it printed. It has to succeed.
@@ -255,4 +344,32 @@ impl Drop for Machine {
 fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_does_not_break_the_lines_of_others() {
+        let mut serial = SerialState::default();
+        for more in
+            ["# echo begin\nbegin[    4.361545] IPv6: eth0: li", "nk becomes ready\n", "\nend\n[    4.5] x\n"]
+        {
+            serial.hear(more);
+        }
+        assert_eq!(
+            serial.text,
+            "# echo begin\nbegin\n[    4.361545] IPv6: eth0: link becomes ready\nend\n[    4.5] x\n"
+        );
+    }
+
+    #[test]
+    fn what_was_read_stays_read() {
+        let mut serial = SerialState::default();
+        serial.hear("login: ");
+        serial.read = serial.text.len();
+        serial.hear("[    9.000001] loop0: x\nroot\n");
+        assert_eq!(&serial.text[serial.read..], "[    9.000001] loop0: x\nroot\n");
+    }
 }

@@ -6,12 +6,11 @@
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use std::fs;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -200,17 +199,6 @@ fn connect(path: &Path) -> UnixStream {
             Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
     }
-}
-
-/// QEMU's arguments for a machine with UEFI firmware, whose variables are in a copy of their own.
-pub fn uefi(dir: &Path) -> Vec<String> {
-    let variables: PathBuf = dir.join("uefi-variables.fd");
-    fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)
-        .expect("copying OVMF's variables (scripts/setup)");
-    let flash = |file: &str, more: &str| ["-drive".into(), format!("if=pflash,format=raw,file={file}{more}")];
-    let [a, b] = flash("/usr/share/OVMF/OVMF_CODE_4M.fd", ",readonly=on");
-    let [c, d] = flash(&variables.to_string_lossy(), "");
-    vec![a, b, c, d]
 }
 
 /// A TPM 2.0 without a machine, for tools on this one.

@@ -1,5 +1,4 @@
 //! What `scripts/build` leaves is of the right kind and size.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::machine::{built, repository, script};
 use std::fs;

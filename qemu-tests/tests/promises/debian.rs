@@ -1,6 +1,5 @@
 //! The real thing: an unmodified Debian live ISO, to its login prompt and beyond. One boot keeps
 //! several promises, because it is the dear one.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images;
 use qemu_tests::lan::{Lan, Service};

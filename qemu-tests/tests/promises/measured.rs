@@ -1,12 +1,11 @@
 //! Promises about what is measured, kept with a witness, a software TPM, and the tools that everybody
 //! else checks TPMs with.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // tests
 
 use qemu_tests::images::{self, Witness};
-use qemu_tests::machine::built;
+use qemu_tests::machine::{Loader, built};
 use qemu_tests::tpm::{self, Tpm, Trouble, Version};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, run};
+use qemu_tests::{Machine, Opts, boot, firmware, run};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -338,7 +337,7 @@ fn pcrs_of_a_tpm_1_2_are_predicted() {
 fn under_uefi_the_firmwares_log_is_continued() {
     let site = Site::new(&with_tools());
     let variables = tempfile::tempdir().unwrap();
-    let opts = Opts { append: site.netdir(), qemu: tpm::uefi(variables.path()), ..Opts::default() };
+    let opts = Opts { append: site.netdir(), qemu: firmware::uefi(variables.path()), ..Opts::default() };
     let tpm = Tpm::new(Version::V20);
     let mut machine = site.boot(&opts, &tpm, "tpm-crb");
     site.take(&mut machine, "/run/inetboot/eventlog", "first");
@@ -370,7 +369,7 @@ fn what_grub_measured_comes_first_in_one_log() {
     let disk = site.path("disk");
     images::grub_disk(&disk, &format!("{} first=1", site.netdir())).unwrap();
     let tpm = Tpm::new(Version::V20);
-    let opts = Opts { disk: Some(disk), qemu: tpm::uefi(site.dir.path()), ..Opts::default() };
+    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::default() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");
     let holds = pcrs(&tools(&mut machine, &site, "tpm2 pcrread"));
     let log = site.take(&mut machine, "/run/inetboot/eventlog", "log");
@@ -479,7 +478,7 @@ fn one_byte_changes_the_pcr_that_is_named_and_no_other() {
     index();
     let initramfs = built("initramfs.img");
     let agent = [fs::read(built("inetboot")).unwrap(), vec![0]].concat();
-    let other_agent = images::with_files(&initramfs, &[("init".into(), agent.clone())]).unwrap();
+    let other_agent = images::with_files(&[&initramfs], &[("init".into(), agent.clone())]).unwrap();
 
     // In a prediction, and in a machine that is booted.
     let leaves = |what: &str, initramfs: &Path, files: &[(String, Vec<u8>)], arguments: &str| {

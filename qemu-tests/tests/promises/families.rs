@@ -2,7 +2,6 @@
 //! network by leaves ours alone. What is real about each ISO and what stands in for something is
 //! said where it is made (`qemu-tests/isos`). The tests that wait for minutes are begun first: they are
 //! taken by name.
-#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests stop the test, and say what it took
 
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::machine::built;

@@ -1,12 +1,11 @@
 //! Every way a boot can fail ends in one sentence with the object and the way out, before kexec,
 //! and then in what `inetboot.onfail=` says. Process 1 neither ends nor panics.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
-use qemu_tests::{Machine, Opts, boot, dns, tpm};
+use qemu_tests::{Machine, Opts, boot, dns, firmware};
 
 const SOON: u64 = 240;
 
@@ -48,8 +47,9 @@ fn netdir(server: &Server) -> String {
 }
 
 #[test]
-fn no_netdir() {
-    says(&append("quiet"), None, "config", &["there is no netdir=", "Add netdir=URL"]);
+fn no_netdir_and_nobody_is_asked() {
+    let opts = append("inetboot.onfail=reboot panic=60");
+    says(&opts, None, "config", &["there is no netdir=", "Add netdir=URL"]);
 }
 
 #[test]
@@ -258,9 +258,11 @@ fn onfail_reboot_reboots() {
 
 #[test]
 fn onfail_shell_gives_a_shell() {
-    let mut machine = says(&append("inetboot.onfail=shell"), None, "config", &["there is no netdir="]);
+    let opts = Opts { second: Some(built("shell.img")), ..append("inetboot.onfail=shell") };
+    let mut machine = says(&opts, None, "config", &["there is no netdir="]);
     machine.expect("a shell; leave it with exit", 10, None);
-    machine.type_line("busybox echo $((6*7)) is the answer");
+    machine.expect("What to try:", 30, None);
+    machine.type_line("echo $((6*7)) is the answer");
     machine.expect("42 is the answer", 30, None);
 }
 
@@ -284,7 +286,7 @@ fn a_hypervisor_on_a_machine_with_uefi() {
     let server = server(Content::File(images::witness(&witness)));
     let variables = tempfile::tempdir().expect("a directory");
     let opts = Opts {
-        qemu: tpm::uefi(variables.path()),
+        qemu: firmware::uefi(variables.path()),
         memory: 1024,
         ..append(format!("{} bootxen=1", netdir(&server)))
     };

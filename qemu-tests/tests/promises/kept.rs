@@ -1,5 +1,4 @@
 //! What is kept of an image: on a disk for the next boot, or whole, so that the network may go.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;

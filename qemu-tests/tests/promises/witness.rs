@@ -1,5 +1,4 @@
 //! Promises of the whole line, kept with a witness: double boots that take seconds.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::pki::{Authority, Years};

@@ -1,6 +1,5 @@
 //! Networks that are not QEMU's: IPv6 alone, and VLANs, by real servers on a wire of our own; both
 //! lives get onto them, and names are looked up there.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::lan::{Lan, Service};

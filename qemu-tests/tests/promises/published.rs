@@ -2,7 +2,6 @@
 //! world's indexes. Of two mirrors one has wrong bytes and one dies in the middle of the boot; the
 //! boot goes on to the login prompt, and says who it was. What is not vouched for as was demanded
 //! is not booted.
-#![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;

@@ -1,0 +1,254 @@
+//! Every way to be started, with our own kernel, each up to the login prompt of the Debian ISO, and each
+//! with another card.
+
+use qemu_tests::lan::{Lan, Service};
+use qemu_tests::machine::{Loader, built, output_of, repository};
+use qemu_tests::web::{Content, Server};
+use qemu_tests::{Machine, Opts, boot, firmware, images, run};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Seconds until a boot menu is there, and for one stretch of a boot.
+pub const SOON: u64 = 300;
+pub const LONG: u64 = 600;
+
+const UP: &str = "\x1b[A";
+const END: &str = "\x1b[F";
+
+pub fn site() -> Server {
+    Server::builder()
+        .file("/live.iso", Content::File(images::debian()))
+        .start()
+        .expect("starting a web server")
+}
+
+pub fn netdir(server: &Server) -> String {
+    format!("netdir={}", server.guest_url("/live.iso"))
+}
+
+/// In our own menu: an address that is in no catalogue, typed. What it takes stands near the end.
+pub fn type_address(machine: &mut Machine, server: &Server) {
+    machine.expect("what shall be booted?", SOON, Some(server));
+    let others = machine.expect("Restart this machine", SOON, Some(server));
+    let shell = if others.contains("A shell") { UP } else { "" };
+    machine.type_keys(&format!("{END}{UP}{shell}\r"));
+    machine.expect("Esc goes back", SOON, Some(server));
+    machine.type_keys(&format!("\x15{} type=debian\r", netdir(server)));
+}
+
+/// Up to the login prompt, by way of kexec; by the card `driver` drives.
+pub fn logs_in(machine: &mut Machine, server: &Server, driver: &str) {
+    machine.expect("[8/8] kexec", LONG, Some(server));
+    machine.log_in(LONG, Some(server));
+    let uses = machine.run("readlink /sys/class/net/[eu]*/device/driver", LONG, Some(server));
+    assert!(uses.ends_with(driver), "{uses}");
+}
+
+/// What our menu of the CD looks like on the screen of a PC, left beside what was built.
+#[test]
+fn a_cd_in_a_pc_with_bios_shows_our_menu_and_boots_what_is_typed_there_by_e1000() {
+    let server = site();
+    let dir = tempfile::tempdir().unwrap();
+    let monitor = dir.path().join("monitor");
+    let monitor_at = format!("unix:{},server=on,wait=off", monitor.display());
+    let opts = Opts {
+        loader: Loader::Cd(built("inetboot.iso")),
+        card: Some("e1000"),
+        qemu: ["-vga", "std", "-qmp", &monitor_at].map(String::from).to_vec(),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    machine.expect("own menu", SOON, Some(&server));
+    machine.type_keys("m");
+    // Somebody looks around; the screen shows it as the serial line does.
+    for key in ["", "j", UP] {
+        machine.type_keys(key);
+        machine.expect("Restart this machine", SOON, Some(&server));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let picture = repository().join("target/boot/menu.png");
+    screenshot(&monitor, &picture);
+    assert!(fs::read(picture).unwrap().starts_with(b"\x89PNG"));
+    machine.type_keys("j");
+    type_address(&mut machine, &server);
+    logs_in(&mut machine, &server, "e1000");
+}
+
+fn screenshot(monitor: &Path, to: &Path) {
+    let commands = format!(
+        "{{\"execute\":\"qmp_capabilities\"}}\n{{\"execute\":\"screendump\",\"arguments\":{{\"filename\":\"{}\",\"format\":\"png\"}}}}\n",
+        to.display()
+    );
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(monitor).unwrap();
+    stream.write_all(commands.as_bytes()).unwrap();
+    // A greeting, and an answer to each.
+    let answers: Vec<String> = BufReader::new(stream).lines().take(3).map(Result::unwrap).collect();
+    assert!(answers.iter().all(|answer| !answer.contains("error")), "{answers:?}");
+}
+
+#[test]
+fn a_cd_in_a_pc_with_uefi_by_e1000e() {
+    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+    let opts = Opts {
+        loader: Loader::Cd(built("inetboot.iso")),
+        card: Some("e1000e"),
+        qemu: firmware::uefi(dir.path()),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    machine.expect("own menu", SOON, Some(&server));
+    machine.type_keys("m");
+    type_address(&mut machine, &server);
+    logs_in(&mut machine, &server, "e1000e");
+}
+
+#[test]
+fn the_same_file_on_a_usb_stick_by_rtl8139() {
+    let server = site();
+    let opts =
+        Opts { loader: Loader::UsbStick(built("inetboot.iso")), card: Some("rtl8139"), ..Opts::default() };
+    let mut machine = boot(&opts);
+    machine.expect("own menu", SOON, Some(&server));
+    machine.type_keys("m");
+    type_address(&mut machine, &server);
+    logs_in(&mut machine, &server, "8139cp");
+}
+
+/// A disk for UEFI with these files; the first is what the firmware starts.
+pub fn esp(dir: &Path, files: &[(&Path, &str)]) -> PathBuf {
+    let disk = dir.join("esp");
+    let copies: String = files
+        .iter()
+        .map(|(from, to)| {
+            let parents: String = Path::new(to)
+                .ancestors()
+                .skip(1)
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .collect::<Vec<_>>()
+                .iter()
+                .rev()
+                .map(|parent| {
+                    format!("mmd -D s -i {} ::{} 2> /dev/null || true; ", disk.display(), parent.display())
+                })
+                .collect();
+            format!("{parents} mcopy -i {} {} ::{to}; ", disk.display(), from.display())
+        })
+        .collect();
+    let script = format!(
+        "truncate -s 128M {disk}; PATH=$PATH:/sbin mkfs.vfat -n ESP {disk} > /dev/null; {copies}",
+        disk = disk.display()
+    );
+    run(dir, "sh", &["-ec", &script]);
+    disk
+}
+
+pub const STARTED: &str = "EFI/BOOT/BOOTX64.EFI";
+
+#[test]
+fn a_unified_kernel_image_by_virtio() {
+    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+    let disk = esp(dir.path(), &[(&built("inetboot.efi"), STARTED)]);
+    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(dir.path()), ..Opts::default() };
+    let mut machine = boot(&opts);
+    type_address(&mut machine, &server);
+    logs_in(&mut machine, &server, "virtio_net");
+}
+
+/// What `scripts/media` makes for a web server, but for a catalogue of our own.
+fn ipxe_tree(dir: &Path, server: &Server) -> PathBuf {
+    let tree = dir.join("ipxe");
+    let catalogue = dir.join("catalogue.toml");
+    let entry = format!(
+        "timeout = 1\n[[entry]]\nname = \"debian\"\ntitle = \"Debian\"\nnetdir = \"{}\"\n",
+        server.guest_url("/live.iso")
+    );
+    fs::write(&catalogue, entry).unwrap();
+    let (catalogue, out) = (catalogue.to_string_lossy(), tree.to_string_lossy());
+    let ctl = built("inetbootctl");
+    let arguments = ["catalogue", "ipxe", &catalogue, "--arguments", "console=ttyS0", "--out", &out];
+    run(dir, &ctl.to_string_lossy(), &arguments);
+    for file in ["vmlinuz", "initramfs.img"] {
+        fs::copy(built(&format!("own/{file}")), tree.join(file)).unwrap();
+    }
+    tree
+}
+
+fn serve_tree(dir: &Path, server: &Server) -> Server {
+    let tree = ipxe_tree(dir, server);
+    let files = fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().path());
+    let builder = files.fold(Server::builder(), |builder, path| {
+        let name = format!("/{}", path.file_name().unwrap().to_string_lossy());
+        builder.file(&name, Content::File(path))
+    });
+    builder.start().expect("starting a web server")
+}
+
+#[test]
+fn ipxe_of_a_card_under_bios_by_url_and_vmxnet3() {
+    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+    let tree = serve_tree(dir.path(), &server);
+    let opts = Opts {
+        loader: Loader::Network,
+        card: Some("vmxnet3"),
+        wire: format!("user,bootfile={}", tree.guest_url("/inetboot.ipxe")),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    logs_in(&mut machine, &server, "vmxnet3");
+    assert!(
+        machine
+            .run("cat /run/inetboot/eventlog.txt || true; cat /proc/cmdline", 60, None)
+            .contains("boot=live")
+    );
+    assert!(tree.log_tail(50).contains("/vmlinuz"), "{}", tree.log_tail(50));
+}
+
+#[test]
+fn ipxe_under_uefi_by_url() {
+    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+    let tree = serve_tree(dir.path(), &server);
+    let disk = esp(dir.path(), &[(Path::new("/usr/lib/ipxe/ipxe.efi"), STARTED)]);
+    let opts = Opts {
+        loader: Loader::Disk(disk),
+        wire: format!("user,bootfile={}", tree.guest_url("/inetboot.ipxe")),
+        qemu: firmware::uefi(dir.path()),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    logs_in(&mut machine, &server, "virtio_net");
+}
+
+#[test]
+fn pxe_of_the_firmware_by_tftp_then_ipxe() {
+    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+    let tree = ipxe_tree(dir.path(), &server);
+    fs::copy("/usr/lib/ipxe/snponly.efi", tree.join("snponly.efi")).unwrap();
+    let lan = Lan::new(Service::Pxe(tree.clone()));
+    let opts = Opts {
+        loader: Loader::Network,
+        wire: lan.wire(),
+        qemu: firmware::uefi(dir.path()),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    logs_in(&mut machine, &server, "virtio_net");
+    assert!(lan.log().contains("sent ") && lan.log().contains("vmlinuz"), "{}", lan.log());
+}
+
+#[test]
+fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle() {
+    let server = site();
+    let disk = PathBuf::from(output_of(&mut Command::new(repository().join("qemu-tests/isos/installed"))));
+    let opts = Opts {
+        loader: Loader::Disk(disk),
+        card: Some("usb-net"),
+        qemu: ["-device", "qemu-xhci"].map(String::from).to_vec(),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    type_address(&mut machine, &server);
+    logs_in(&mut machine, &server, "cdc_ether");
+}
