@@ -32,6 +32,8 @@ pub enum Kernel {
 pub enum Loader {
     /// QEMU itself, with the initramfs that belongs to it.
     Qemu(Kernel),
+    /// The same, Debian's kernel with the initramfs of ours: without a module.
+    Bare,
     /// What the firmware finds on this disk.
     Disk(PathBuf),
     /// What it finds on this CD.
@@ -58,7 +60,7 @@ impl Loader {
                 let hub = ["-device", "qemu-xhci,id=usb"].map(String::from);
                 [hub.to_vec(), drive(file, "usb-storage,bus=usb.0")].concat()
             }
-            Self::Qemu(_) | Self::Network => Vec::new(),
+            Self::Qemu(_) | Self::Bare | Self::Network => Vec::new(),
         }
     }
 }
@@ -208,15 +210,12 @@ fn serial_line() -> String {
 
 /// Start a machine.
 pub fn boot(opts: &Opts) -> Machine {
-    let mut initrd_file = None;
-    let dir = if matches!(opts.loader, Loader::Qemu(Kernel::Own)) { "own/" } else { "" };
-    let mut initrd = built(&format!("{dir}initramfs.img"));
-    if !opts.files.is_empty() || opts.second.is_some() {
-        let initrds: Vec<&Path> = std::iter::once(&*initrd).chain(opts.second.as_deref()).collect();
-        let file = crate::images::with_files(&initrds, &opts.files).expect("making an initrd");
-        initrd = file.path().to_owned();
-        initrd_file = Some(file);
-    }
+    let files = match opts.loader {
+        Loader::Qemu(Kernel::Own) => Some(("own/vmlinuz", "own/initramfs.img")),
+        Loader::Qemu(Kernel::Stock) => Some(("vmlinuz", "initramfs.img")),
+        Loader::Bare => Some(("vmlinuz", "own/initramfs.img")),
+        Loader::Disk(_) | Loader::Cd(_) | Loader::UsbStick(_) | Loader::Network => None,
+    };
     let mut command = Command::new("timeout");
     command
         .arg("--kill-after=5")
@@ -226,8 +225,16 @@ pub fn boot(opts: &Opts) -> Machine {
         .args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"])
         .args(["-chardev", &serial_line(), "-serial", "chardev:serial"]);
     command.args(opts.loader.arguments());
-    if let Loader::Qemu(_) = opts.loader {
-        command.arg("-kernel").arg(built(&format!("{dir}vmlinuz"))).arg("-initrd").arg(initrd);
+    let mut joined = None;
+    if let Some((kernel, initramfs)) = files {
+        let mut initrd = built(initramfs);
+        if !opts.files.is_empty() || opts.second.is_some() {
+            let initrds: Vec<&Path> = std::iter::once(&*initrd).chain(opts.second.as_deref()).collect();
+            let file = crate::images::with_files(&initrds, &opts.files).expect("making an initrd");
+            initrd = file.path().to_owned();
+            joined = Some(file);
+        }
+        command.arg("-kernel").arg(built(kernel)).arg("-initrd").arg(initrd);
         command.args(["-append", &format!("console=ttyS0 {}", opts.append)]);
     }
     // Before the card, which may hang on a bus that is among them.
@@ -263,7 +270,7 @@ pub fn boot(opts: &Opts) -> Machine {
         }
     });
     let stdin = qemu.stdin.take().expect("it was piped");
-    Machine { qemu, stdin, serial, started: Instant::now(), _initrd: initrd_file }
+    Machine { qemu, stdin, serial, started: Instant::now(), _initrd: joined }
 }
 
 impl Machine {

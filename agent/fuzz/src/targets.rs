@@ -1,6 +1,9 @@
 //! Every codec that reads what others wrote. The fuzzer feeds them, and `tests/corpus.rs` repeats
 //! what the fuzzer found worth keeping. None may panic; what is read has to be written the same.
 
+use inetboot::catalogue::Catalogue;
+use inetboot::choose::keys::Keys;
+use inetboot::choose::menu::{Item, Menu};
 use inetboot::config::Config;
 use inetboot::desk::{pcrs, quote};
 use inetboot::distro::menu;
@@ -31,7 +34,7 @@ use std::time::Instant;
 pub type Target = fn(&[u8]);
 
 /// The codecs by name; each has a corpus of that name.
-pub const TARGETS: [(&str, Target); 24] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("advert", |data| {
         let _ = Advert::parse(data);
     }),
@@ -39,6 +42,13 @@ pub const TARGETS: [(&str, Target); 24] = [
         let _ = bzimage::Kernel::parse(data);
     }),
     ("casync", index),
+    ("catalogue", |data| {
+        let Ok(catalogue) = Catalogue::decode(&text(data)) else { return };
+        assert!(!catalogue.entries.is_empty());
+        for entry in &catalogue.entries {
+            let _ = Config::parse(&entry.to_string());
+        }
+    }),
     ("cloop", |data| {
         let mut file = memory::file("cloop").expect("a file in memory");
         file.write_all(data).expect("writing to memory");
@@ -95,6 +105,17 @@ pub const TARGETS: [(&str, Target); 24] = [
         {
             let bytes = ours::encode(&index).expect("it has digests");
             assert_eq!(index::decode(&bytes, "http://h/x"), Ok(index));
+        }
+    }),
+    ("keys", |data| {
+        let items = vec![Item::with_text("a", "netdir="), Item::to_type("b", ""), Item::new("c")];
+        let mut menu = Menu::new("keys", items, None);
+        let mut keys = Keys::default();
+        for key in data.chunks(3).flat_map(|bytes| keys.feed(bytes)) {
+            if let Some(chosen) = menu.press(key) {
+                assert!(chosen.item < 3);
+            }
+            assert!(menu.picture(20, 8).len() <= 8);
         }
     }),
     ("links", |data| {

@@ -141,10 +141,12 @@ impl Menu {
     /// How it looks on a screen of so many columns and rows: as many lines at most.
     pub fn picture(&self, columns: usize, rows: usize) -> Vec<Line> {
         let plain = |text: String| Line { text, is_marked: false };
-        let mut lines = vec![plain(cut(&self.heading, columns)), plain(String::new())];
+        let mut lines: Vec<Line> = wrapped(&self.heading, columns).into_iter().map(plain).collect();
+        lines.push(plain(String::new()));
+        let room = rows.saturating_sub(lines.len() + FOOT);
         let (body, help) = match &self.editor {
             Some(editor) => (editor.picture(columns), "Enter boots it, Esc goes back, Ctrl-U deletes all"),
-            None => (self.list(columns, rows), "Arrows and Enter choose, e edits"),
+            None => (self.list(columns, room.max(1)), "Arrows and Enter choose, e edits"),
         };
         lines.extend(body);
         lines.push(plain(String::new()));
@@ -157,10 +159,8 @@ impl Menu {
         lines
     }
 
-    /// The items, as many as there is room for, among them the one we are at.
-    fn list(&self, columns: usize, rows: usize) -> Vec<Line> {
-        const FRAME: usize = 5;
-        let room = rows.saturating_sub(FRAME).max(1);
+    /// The items, as many as there is `room` for, among them the one we are at.
+    fn list(&self, columns: usize, room: usize) -> Vec<Line> {
         let first = self.at.saturating_sub(room - 1);
         let shown = self.items.iter().enumerate().skip(first).take(room);
         shown
@@ -179,6 +179,28 @@ impl Editor {
         let line = |part: &[char]| Line { text: part.iter().collect(), is_marked: true };
         text.chunks(columns.max(1)).map(line).collect()
     }
+}
+
+/// Lines below the items: an empty one, the help, and where the cursor rests.
+const FOOT: usize = 3;
+
+/// Lines above them at most.
+const HEAD: usize = 5;
+
+/// The text, broken at blanks; what is far too long loses its end.
+fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(cut(word, columns)),
+        }
+    }
+    lines.truncate(HEAD);
+    lines
 }
 
 fn cut(text: &str, columns: usize) -> String {
@@ -239,6 +261,14 @@ mod tests {
         let mut watched = menu(Some(2));
         watched.press(Key::Down);
         assert_eq!(watched.tick(Duration::from_secs(9)), None);
+    }
+
+    #[test]
+    fn a_long_heading_is_read_to_its_end() {
+        let menu =
+            Menu::new("[3/8] source failed: the server said 404 Not Found", vec![Item::new("a")], None);
+        let picture: Vec<String> = menu.picture(24, 20).into_iter().map(|line| line.text).collect();
+        assert_eq!(picture[..3], ["[3/8] source failed: the", "server said 404 Not", "Found"]);
     }
 
     proptest! {

@@ -1,8 +1,9 @@
 //! Every way to be started, with our own kernel, each up to the login prompt of the Debian ISO, and each
 //! with another card.
 
+use qemu_tests::images::Witness;
 use qemu_tests::lan::{Lan, Service};
-use qemu_tests::machine::{Loader, built, output_of, repository};
+use qemu_tests::machine::{Kernel, Loader, built, output_of, repository};
 use qemu_tests::web::{Content, Server};
 use qemu_tests::{Machine, Opts, boot, firmware, images, run};
 use std::fs;
@@ -251,4 +252,40 @@ fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle() {
     let mut machine = boot(&opts);
     type_address(&mut machine, &server);
     logs_in(&mut machine, &server, "cdc_ether");
+}
+
+/// A fetched menu, and the menu of a boot that failed.
+#[test]
+fn a_menu_from_the_web_and_after_a_failure_another_mirror() {
+    let witness = images::witness(&Witness::default());
+    let server = Server::builder().file("/w.iso", Content::File(witness)).start().unwrap();
+    let (good, gone) = (server.guest_url("/w.iso"), server.guest_url("/gone.iso"));
+    let text = format!(
+        "[[entry]]\nname = \"a\"\ntitle = \"First of the web\"\nnetdir = \"http://h.invalid/\"\n\
+         [[entry]]\nname = \"b\"\ntitle = \"Second of the web\"\nnetdir = \"{gone}\"\n"
+    );
+    let menus = Server::builder().file("/m.toml", Content::Bytes(text.into_bytes().into())).start().unwrap();
+    let opts = Opts {
+        append: format!("witness=1 inetboot.menu={}", menus.guest_url("/m.toml")),
+        loader: Loader::Qemu(Kernel::Own),
+        ..Opts::default()
+    };
+    let mut machine = boot(&opts);
+    machine.expect("Second of the web", SOON, Some(&menus));
+    machine.expect("Restart this machine", SOON, Some(&menus));
+    machine.type_keys("j\r");
+    machine.expect("] source failed: ", SOON, Some(&server));
+    machine.expect("press a key for a menu", SOON, Some(&server));
+    machine.type_keys(" ");
+    let ways = machine.expect("Restart this machine", SOON, Some(&server));
+    assert!(
+        ways.contains("404") && ways.contains("Try again") && ways.contains("From the beginning"),
+        "{ways}"
+    );
+    assert!(!ways.contains("Another mirror"), "there is only one: {ways}");
+    // Other arguments: a second mirror, behind the one that is gone. It is enough that one is there.
+    machine.type_keys("j\r");
+    machine.expect("Esc goes back", SOON, Some(&server));
+    machine.type_keys(&format!(",{good}\r"));
+    machine.expect("witness: ready", LONG, Some(&server));
 }
