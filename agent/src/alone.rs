@@ -1,9 +1,11 @@
 //! The second life without a first: a boot loader started the target's own kernel with its own initrd
 //! and our overlay (`inetbootctl overlay`), as where Secure Boot or a machine forbids kexec.
 //!
-//! What a first life would have told is found out here, from the kernel arguments; then it is as if
-//! that had been told. Neither kernel nor initrd is measured: the boot loader did that.
+//! What a first life would have told is found out here, from the arguments in the overlay and those of
+//! the kernel's line that begin with `inetboot.` or `netdir=`; then it is as if that had been told.
+//! Neither kernel nor initrd is measured: the boot loader did that.
 
+use crate::config::cmdline::{self, Word};
 use crate::config::{Boot, Config, ConfigError};
 use crate::console;
 use crate::early;
@@ -24,6 +26,9 @@ use std::time::Instant;
 
 /// What a first life would have chosen from the target's modules, where they are modules.
 const MODULES: [&str; 5] = ["fuse", "loop", "isofs", "squashfs", "overlay"];
+
+/// The overlay's file with the arguments for us.
+pub const ARGUMENTS: &str = "/inetboot.d/arguments";
 
 /// The overlay's file with the place where the target's init wants to find the CD, where it does.
 pub const PREMOUNT: &str = "/inetboot.d/premount";
@@ -61,17 +66,30 @@ impl Explain for AloneError {
 
 /// Whether this is a target's initrd with our overlay, and no first life prepared it.
 pub fn is_so() -> bool {
-    Path::new(handoff::DIR).exists() && !serve::is_second_life()
+    Path::new(ARGUMENTS).exists() && !serve::is_second_life()
+}
+
+/// What was told has led nowhere: the next attempt finds it out anew.
+pub fn forget() {
+    let _ = fs::remove_file(handoff::PATH);
+}
+
+/// What is asked for: the kernel's line may say something else than the overlay, where the target would
+/// not obey it.
+pub fn arguments(given: &str) -> String {
+    let overlay = fs::read_to_string(ARGUMENTS).unwrap_or_default();
+    let is_ours = |word: &Word| word.key == "netdir" || word.key.starts_with("inetboot.");
+    let words = cmdline::words(given).into_iter().filter(is_ours).map(|word| word.raw);
+    std::iter::once(overlay).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// Find out what a first life would have told, and leave it where it would be.
-pub fn prepare(arguments: &str, patience: Patience) -> Result<(), Failure> {
+pub fn prepare(arguments: &str, ledger: &mut Ledger, patience: Patience) -> Result<(), Failure> {
     console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ", without kexec"));
     let mut journal = Journal::default();
     let config = journal.step(Step::Config, || medium_only(arguments))?;
     early::load_drivers();
     MODULES.iter().for_each(|module| early::load_module(module));
-    let mut ledger = Ledger::default();
     ledger.begin(config.tpm)?;
     ledger.measure(Agent::running()?)?;
     let config = ledger.measure(config)?;
@@ -91,7 +109,10 @@ pub fn prepare(arguments: &str, patience: Patience) -> Result<(), Failure> {
     let premount = fs::read_to_string(PREMOUNT).ok();
     let told = Handoff { premount, first, ..serve::handoff(&config, &network, leased, image) };
     image.settle();
-    leave(&told, &ledger).map_err(|error| Failure::at(Step::Config, error))
+    leave(&told, ledger).map_err(|error| Failure::at(Step::Config, error))?;
+    // The server opens the TPM next, and there may be room for one at a time.
+    std::mem::take(ledger);
+    Ok(())
 }
 
 fn medium_only(arguments: &str) -> Result<Config, AloneError> {

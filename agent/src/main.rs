@@ -51,13 +51,15 @@ fn main() -> ExitCode {
     console::open();
     let mut pause = RETRY_AFTER;
     let mut ledger = Ledger::default();
-    let given = kernel_arguments();
+    let line = kernel_arguments();
+    let given = if alone::is_so() { alone::arguments(&line) } else { line };
     let mut arguments = given.clone();
     loop {
         let Err(failure) = if serve::is_second_life() {
             serve::run()
         } else if alone::is_so() {
-            alone::prepare(&arguments, PATIENCE).and_then(|()| serve::run())
+            let told = alone::prepare(&arguments, &mut ledger, PATIENCE);
+            told.and_then(|()| serve::run()).inspect_err(|_| alone::forget())
         } else {
             boot(&mut arguments, &mut ledger)
         };

@@ -3,10 +3,11 @@
 
 use crate::choose::menu::{Item, Menu};
 use crate::choose::screen::Screen;
-use crate::config::OnFailure;
 use crate::config::cmdline;
+use crate::config::{Boot, Config, OnFailure, Wanted};
 use crate::console;
 use crate::failure::Failure;
+use crate::serve;
 use crate::ways_out::{self, WayOut};
 use std::time::Duration;
 
@@ -70,16 +71,23 @@ pub fn wait_for_a_person() -> ! {
 /// A menu of what can be tried, until something is; whether that is more than waiting on.
 fn ask(failure: &Failure, arguments: &mut String, given: &str) -> bool {
     let mut items = vec![(Item::new("Try again"), Attempt::Again)];
-    if let Some(rotated) = other_mirror(arguments) {
-        items.push((Item::with_text("Another mirror first", rotated), Attempt::With));
-    }
-    items.push((Item::to_type("Other arguments", arguments.as_str()), Attempt::With));
-    if arguments != given {
-        items.push((Item::with_text("From the beginning", given), Attempt::With));
+    // A second life does what the first told it.
+    if !serve::is_second_life() {
+        if let Some(rotated) = other_mirror(arguments) {
+            items.push((Item::with_text("Another mirror first", rotated), Attempt::With));
+        }
+        items.push((Item::to_type("Other arguments", arguments.as_str()), Attempt::With));
+        if arguments != given {
+            items.push((Item::with_text("From the beginning", given), Attempt::With));
+        }
     }
     items.extend(ways_out::all().into_iter().map(|way| (Item::new(way.label()), Attempt::Out(way))));
     let (items, attempts): (Vec<Item>, Vec<Attempt>) = items.into_iter().unzip();
     let mut menu = Menu::new(failure.sentence(), items, None);
+    if failure.may_heal() {
+        // Noise on a serial line is nobody.
+        menu = menu.or_after(REMIND_EVERY);
+    }
     loop {
         let Some(mut screen) = Screen::open() else { return false };
         let chosen = screen.ask(&mut menu);
@@ -98,10 +106,17 @@ fn ask(failure: &Failure, arguments: &mut String, given: &str) -> bool {
 
 /// The arguments, with the mirror that is asked first put last; `None` where there is only one.
 fn other_mirror(arguments: &str) -> Option<String> {
+    let Ok(Config { boot: Boot::Medium(Wanted { mut urls, .. }), .. }) = Config::parse(arguments) else {
+        return None;
+    };
+    if urls.len() < 2 {
+        return None;
+    }
+    urls.rotate_left(1);
     let mut words = cmdline::words(arguments);
-    let netdir = words.iter_mut().find(|word| word.key == "netdir")?;
-    let (first, others) = netdir.value.as_deref()?.split_once(',')?;
-    netdir.raw = format!("netdir={others},{first}");
+    // The last one counts.
+    let netdir = words.iter_mut().rfind(|word| word.key == "netdir")?;
+    netdir.raw = format!("netdir={}", urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
     Some(words.iter().map(|word| word.raw.as_str()).collect::<Vec<_>>().join(" "))
 }
 
@@ -115,5 +130,6 @@ mod tests {
         let rotated = other_mirror(arguments).unwrap();
         assert_eq!(rotated, "quiet netdir=http://b/x,http://c/x,http://a/x type=debian");
         assert_eq!(other_mirror("netdir=http://a/x"), None);
+        assert_eq!(other_mirror("netdir=http://a/x,1.iso"), None, "a comma may be part of an address");
     }
 }

@@ -71,7 +71,7 @@ pub fn shell() -> bool {
         console::say("  there is no console for a shell");
         return false;
     };
-    console::say("  a shell; leave it with exit to try again");
+    console::say("  a shell; leave it with exit");
     let mut shell = Command::new(path);
     if path.ends_with("busybox") {
         shell.arg0("sh");

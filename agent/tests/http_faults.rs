@@ -97,9 +97,10 @@ fn what_arrived_before_a_cut_is_not_fetched_again() {
     let mut buffer = vec![0; 3 << 18];
     opened.source().read_at(0, &mut buffer).unwrap();
     assert_eq!(buffer[..], image()[..3 << 18]);
-    // Cut in the middle of the second of three pieces.
+    // Cut in the middle of the second of three pieces. Somebody may read ahead meanwhile.
     let ranges: Vec<String> = server.log().into_iter().filter_map(|request| request.range).collect();
-    assert_eq!(ranges[1..3], ["bytes=0-786431", "bytes=393216-786431"]);
+    assert!(ranges.contains(&"bytes=393216-786431".to_owned()), "{ranges:?}");
+    assert_eq!(ranges.iter().filter(|range| *range == "bytes=0-786431").count(), 1, "{ranges:?}");
 }
 
 #[test]

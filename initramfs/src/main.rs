@@ -64,6 +64,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(modules) = &arguments.modules {
         items.extend(tree::pruned(modules)?);
     }
+    ensure!(!items.is_empty(), "the initramfs would be empty: give --agent or --add");
     list::with_parents(&mut items);
 
     let archive = pack(&items)?;
@@ -116,7 +117,6 @@ fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyho
             }
         }
     }
-    ensure!(!parts.is_empty(), "the initramfs would be empty");
     println!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed");
     for (part, count, bytes) in &parts {
         let alone = compressed(bytes, is_large)?.len();

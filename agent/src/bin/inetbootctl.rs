@@ -258,7 +258,13 @@ enum Menus {
         catalogue: PathBuf,
     },
     /// Print a menu for GRUB; kernel and initramfs are in $inetboot, which has to be set before.
-    Grub(Menu),
+    Grub {
+        #[command(flatten)]
+        menu: Menu,
+        /// It is the whole menu: it waits as long as the catalogue says.
+        #[arg(long)]
+        whole: bool,
+    },
     /// Write a menu for iPXE and a script for each entry into a directory.
     Ipxe {
         #[command(flatten)]
@@ -296,8 +302,8 @@ fn run_menus(verb: Menus) -> anyhow::Result<()> {
                 catalogue::read(&path)?.entries.len()
             );
         }
-        Menus::Grub(Menu { catalogue: path, arguments, shell }) => {
-            print!("{}", catalogue::grub(&catalogue::read(&path)?, &arguments, shell));
+        Menus::Grub { menu: Menu { catalogue: path, arguments, shell }, whole } => {
+            print!("{}", catalogue::grub(&catalogue::read(&path)?, &arguments, shell, whole));
         }
         Menus::Ipxe { menu: Menu { catalogue: path, arguments, shell }, out } => {
             fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;

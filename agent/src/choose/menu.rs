@@ -56,6 +56,7 @@ pub struct Menu {
     items: Vec<Item>,
     at: usize,
     left: Option<Duration>,
+    idle: Option<Duration>,
     editor: Option<Editor>,
 }
 
@@ -69,12 +70,17 @@ struct Editor {
 impl Menu {
     /// A menu; the first item is taken after `timeout`, unless somebody presses a key.
     pub fn new(heading: impl Into<String>, items: Vec<Item>, timeout: Option<Duration>) -> Self {
-        Self { heading: heading.into(), items, at: 0, left: timeout, editor: None }
+        Self { heading: heading.into(), items, at: 0, left: timeout, idle: None, editor: None }
+    }
+
+    /// The first item is taken whenever nobody has pressed a key for so long.
+    pub fn or_after(self, idle: Duration) -> Self {
+        Self { left: Some(idle), idle: Some(idle), ..self }
     }
 
     /// A key was pressed.
     pub fn press(&mut self, key: Key) -> Option<Chosen> {
-        self.left = None;
+        self.left = self.idle;
         if self.editor.is_some() {
             return self.edit(key);
         }
@@ -185,7 +191,7 @@ impl Editor {
 const FOOT: usize = 3;
 
 /// Lines above them at most.
-const HEAD: usize = 5;
+const HEAD: usize = 8;
 
 /// The text, broken at blanks; what is far too long loses its end.
 fn wrapped(text: &str, columns: usize) -> Vec<String> {
@@ -196,7 +202,10 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ => lines.push(cut(word, columns)),
+            _ => {
+                let letters: Vec<char> = word.chars().collect();
+                lines.extend(letters.chunks(columns.max(1)).map(|part| part.iter().collect::<String>()));
+            }
         }
     }
     lines.truncate(HEAD);
@@ -261,6 +270,10 @@ mod tests {
         let mut watched = menu(Some(2));
         watched.press(Key::Down);
         assert_eq!(watched.tick(Duration::from_secs(9)), None);
+        let mut left_again = menu(None).or_after(Duration::from_secs(60));
+        left_again.press(Key::Down);
+        assert_eq!(left_again.tick(Duration::from_secs(59)), None);
+        assert_eq!(left_again.tick(Duration::from_secs(1)).unwrap().item, 0);
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub fn boot(arguments: &mut String) -> Result<Config, ChooseError> {
     let Some(catalogue) = catalogue(&question)? else { return Err(ConfigError::NoNetdir.into()) };
     let (title, words) = ask(&catalogue).ok_or(ConfigError::NoNetdir)?;
     console::say(&format!("  {title}: {words}"));
-    *arguments = format!("{} {words}", question.others);
+    // The last word wins: what the boot loader demanded stays demanded, whoever wrote the catalogue.
+    *arguments = format!("{words} {}", question.others);
     Ok(Config::parse(arguments)?)
 }
 
@@ -116,7 +117,8 @@ fn fetch(url: &Url, question: &Question) -> Result<String, ChooseError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What somebody chooses: what it is called, and the words that say it; `None` where nobody can.
+/// What somebody chooses: what it is called, and the words that say it; the first where nobody can, and
+/// the catalogue says how long to wait for it.
 fn ask(catalogue: &Catalogue) -> Option<(String, String)> {
     let entries = &catalogue.entries;
     let mut items: Vec<Item> =
@@ -126,7 +128,18 @@ fn ask(catalogue: &Catalogue) -> Option<(String, String)> {
     items.extend(ways.iter().map(|way| Item::new(way.label())));
     let mut menu = Menu::new(HEADING, items, catalogue.timeout);
     loop {
-        let chosen = Screen::open()?.ask(&mut menu);
+        let chosen = match Screen::open() {
+            Some(mut screen) => screen.ask(&mut menu),
+            None => {
+                let timeout = catalogue.timeout?;
+                console::say(&format!(
+                    "  there is no console to ask on: the first in {} s",
+                    timeout.as_secs()
+                ));
+                std::thread::sleep(timeout);
+                menu.tick(timeout)?
+            }
+        };
         if let Some(words) = chosen.text {
             let title = entries.get(chosen.item).map_or(OTHER, |entry| &entry.title);
             return Some((title.to_owned(), words));

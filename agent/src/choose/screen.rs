@@ -35,7 +35,8 @@ impl Screen {
             let before = tcgetattr(&file).ok()?;
             let mut raw = before.clone();
             raw.make_raw();
-            tcsetattr(&file, OptionalActions::Now, &raw).ok()?;
+            // What was typed before there was a question is no answer.
+            tcsetattr(&file, OptionalActions::Flush, &raw).ok()?;
             Some(Terminal { file, before, keys: Keys::default() })
         };
         let terminals: Vec<Terminal> = console::files(true).into_iter().filter_map(terminal).collect();
@@ -72,14 +73,13 @@ impl Screen {
     /// Whether somebody presses a key within `time`.
     pub fn is_pressed_within(&mut self, time: Duration) -> bool {
         let start = Instant::now();
-        loop {
-            if !self.pressed(time.saturating_sub(start.elapsed())).is_empty() {
+        while start.elapsed() < time {
+            // In slices: an Escape is only known to be one when nothing follows.
+            if !self.pressed(SEQUENCE).is_empty() {
                 return true;
             }
-            if start.elapsed() >= time {
-                return false;
-            }
         }
+        false
     }
 
     /// What is pressed within `time`.

@@ -322,7 +322,7 @@ pub struct Question {
     pub access: Access,
     /// All the arguments but that one, as they were written: what is chosen joins them.
     pub others: String,
-    /// `inetboot.onfail=`: whoever wants a shell or a restart is not asked what to boot.
+    /// `inetboot.onfail=`: whoever wants a shell or a restart, and names no catalogue, is not asked.
     pub on_failure: OnFailure,
 }
 

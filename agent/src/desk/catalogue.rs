@@ -4,7 +4,7 @@ use crate::catalogue::{Catalogue, Entry};
 use crate::config::Config;
 use crate::config::cmdline;
 use crate::failure::Explain;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -15,6 +15,12 @@ const OURS: [(&str, &str, &str); 2] = [
     ("shell", "InetBoot shell", "inetboot.onfail=shell"),
 ];
 
+/// Names of menus and entries that are there anyhow.
+const RESERVED: [&str; 4] = ["exit", "inetboot", "menu", "shell"];
+
+/// What iPXE, which has no quotes, would not leave as it is.
+const IPXE_MEANS: [&str; 5] = ["${", "&&", "||", ";", "#"];
+
 /// The catalogue in the file `path`; every entry of it can be booted.
 pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     let name = path.display();
@@ -23,17 +29,29 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     for entry in &catalogue.entries {
         Config::parse(&entry.to_string())
             .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
+        ensure!(
+            !RESERVED.contains(&&*entry.name),
+            "{name}: entry {}: that name is one of ours ({})",
+            entry.name,
+            RESERVED.join(", ")
+        );
+        let means = |part: &str| IPXE_MEANS.iter().find(|mark| part.contains(**mark));
+        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| means(part)) {
+            bail!("{name}: entry {}: iPXE would take \"{mark}\" for its own: leave it out", entry.name);
+        }
     }
     Ok(catalogue)
 }
 
 /// A menu for GRUB. Kernel and initramfs are in `$inetboot`, as is a second initrd with the shell where
-/// there `is_shell`; every kernel gets `arguments` too.
-pub fn grub(catalogue: &Catalogue, arguments: &str, is_shell: bool) -> String {
-    let mut text = String::new();
+/// there `is_shell`; every kernel gets `arguments` too. A menu of ours alone also has the catalogue's timeout.
+pub fn grub(catalogue: &Catalogue, arguments: &str, is_shell: bool, is_alone: bool) -> String {
+    let mut text = match catalogue.timeout {
+        Some(timeout) if is_alone => format!("set timeout={}\n", timeout.as_secs()),
+        _ => String::new(),
+    };
     for (name, title, words) in rows(catalogue, is_shell) {
-        let words = cmdline::words(&format!("{arguments} {words}"));
-        let words: String = words.iter().map(|word| format!(" {}", grub_word(word))).collect();
+        let words = grub_words(&format!("{arguments} {words}"));
         let shell = if is_shell { " $inetboot/shell.img" } else { "" };
         // By their first letters: there are many others before them.
         let is_ours = OURS.iter().any(|(ours, ..)| *ours == name);
@@ -81,6 +99,11 @@ fn rows(catalogue: &Catalogue, is_shell: bool) -> impl Iterator<Item = (&str, &s
     theirs.chain(ours.map(|(name, title, words)| (name, title, words.to_owned())))
 }
 
+/// Kernel arguments, each behind a blank, as GRUB wants them.
+pub(super) fn grub_words(words: &str) -> String {
+    cmdline::words(words).iter().map(|word| format!(" {}", grub_word(word))).collect()
+}
+
 /// GRUB puts quotes around a word with blanks by itself, and a backslash before those that are there.
 fn grub_word(word: &cmdline::Word) -> String {
     match &word.value {
@@ -112,12 +135,27 @@ mod tests {
 
     #[test]
     fn grub_gets_words_that_it_leaves_alone() {
-        let text = grub(&Catalogue::decode(TOML).unwrap(), "console=ttyS0", true);
+        let text = grub(&Catalogue::decode(TOML).unwrap(), "console=ttyS0", true, false);
         assert!(text.contains(r"menuentry 'Anna'\''s, $5' --id inetboot-a {"), "{text}");
         let linux = "\tlinux $inetboot/vmlinuz console=ttyS0 netdir=http://h/a.iso bootxen=1 'inetboot.xen=dom0_mem=1G smap=0'\n";
         assert!(text.contains(linux), "{text}");
         assert!(text.contains("inetboot.onfail=shell\n\tinitrd $inetboot/initramfs.img $inetboot/shell.img"));
-        assert!(!grub(&Catalogue::decode(TOML).unwrap(), "", false).contains("shell"));
+        let alone = grub(&Catalogue::decode(TOML).unwrap(), "", false, true);
+        assert!(!alone.contains("shell") && alone.starts_with("set timeout=3\n"), "{alone}");
+    }
+
+    #[test]
+    fn what_a_menu_could_not_say_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (name, title, words) in
+            [("menu", "A", "one of ours"), ("a", "A #1", "\"#\""), ("a", "A ${x}", "\"${\"")]
+        {
+            let entry =
+                format!("[[entry]]\nname = \"{name}\"\ntitle = \"{title}\"\nnetdir = \"http://h/a\"\n");
+            fs::write(file.path(), entry).unwrap();
+            let error = read(file.path()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! kernel, which may be signed, with its own initrd and behind that our overlay: the agent, and the
 //! drivers of all cards for that kernel, out of the image's root.
 
+use super::catalogue::grub_words;
 use super::drivers;
 use super::iso::Iso;
 use super::predict;
-use crate::alone::PREMOUNT;
+use crate::alone::{ARGUMENTS, PREMOUNT};
 use crate::config::{Access, Boot, Config};
 use crate::distro::{self, Plan};
 use crate::kexec::CMDLINE_MAX;
@@ -28,6 +29,9 @@ const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
 /// Where the drivers lie in the overlay.
 const MODULES: &str = "inetboot.d/lib/modules";
+
+/// The argument that names certificates.
+const CA: &str = "inetboot.ca";
 
 /// What is made, and what it is called.
 const KERNEL: &str = "vmlinuz";
@@ -53,9 +57,15 @@ pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
         bail!("{} is no image: GRUB and iPXE start kernel and initrd by themselves", config.boot.name())
     };
     let (agent, ca) = predict::unpack(&inputs.initramfs, config.access.ca.as_deref())?;
-    // The certificates and the disk are the other machine's.
-    let access = Access { ca: None, disk: None, ..config.access.clone() };
+    let ca_file = predict::kept(ca.as_deref())?;
+    // The disk is the other machine's.
+    let access = Access {
+        ca: ca_file.as_ref().map(|file| file.path().to_owned()),
+        disk: None,
+        ..config.access.clone()
+    };
     let image = Image::open(wanted, &access, PATIENCE)?;
+    say(&format!("{}, {}", image.source(), image.trust()));
     let iso = Iso::open(image.source())?;
     let plan = distro::recognise(iso.dir(), &config.target)?;
     say(&plan.to_string());
@@ -66,14 +76,17 @@ pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
     let release = release(&kernel)?;
     let modules = modules(&iso, &plan, &release)?;
     say(&format!("{} drivers and what they need, of kernel {release}", modules.len()));
-    let packed = pack(&agent, ca.as_deref(), &plan, &release, &modules).context("making the overlay")?;
+    let arguments = ours(&config).join(" ");
+    let packed =
+        pack(&agent, ca.as_deref(), &arguments, &plan, &release, &modules).context("making the overlay")?;
     write(&inputs.out.join(OVERLAY), &packed)?;
 
-    let words = words(&config, &plan)?;
+    let words = words(&plan)?;
     let title = &plan.title;
     let entry = format!(
-        "menuentry '{}' {{\n\tlinux $inetboot/{KERNEL} {words}\n\tinitrd $inetboot/{INITRD} $inetboot/{OVERLAY}\n}}\n",
-        title.replace('\'', "")
+        "menuentry '{}' {{\n\tlinux $inetboot/{KERNEL}{}\n\tinitrd $inetboot/{INITRD} $inetboot/{OVERLAY}\n}}\n",
+        title.replace('\'', ""),
+        grub_words(&words),
     );
     write(&inputs.out.join("grub.cfg"), entry.as_bytes())?;
     let script = format!(
@@ -127,12 +140,13 @@ fn modules(iso: &Iso, plan: &Plan, release: &str) -> anyhow::Result<Vec<(String,
 fn pack(
     agent: &[u8],
     ca: Option<&[u8]>,
+    arguments: &str,
     plan: &Plan,
     release: &str,
     modules: &[(String, Vec<u8>)],
 ) -> io::Result<Vec<u8>> {
     let inside = |path: &str| path.trim_start_matches('/').to_owned();
-    let mut files = vec![(inside(AGENT), 0o755, agent)];
+    let mut files = vec![(inside(AGENT), 0o755, agent), (inside(ARGUMENTS), 0o644, arguments.as_bytes())];
     files.extend(ca.map(|ca| (inside(handoff::CA_PATH), 0o644, ca)));
     files.extend(plan.premount.map(|dir| (inside(PREMOUNT), 0o644, dir.as_bytes())));
     for (name, contents) in modules {
@@ -154,11 +168,19 @@ fn pack(
     archive.finish()?.finish()
 }
 
-/// The target's arguments, and before them ours: those of which a first life would have been told.
-fn words(config: &Config, plan: &Plan) -> anyhow::Result<String> {
-    let ours = std::iter::once(format!("rdinit={AGENT}")).chain(config.understood.iter().cloned());
+/// The arguments for us. They lie in the overlay: on the kernel's line the target would obey some of them,
+/// too, those about the network above all.
+fn ours(config: &Config) -> Vec<String> {
+    let ca = format!("{CA}={}", handoff::CA_PATH);
+    let is_theirs = |word: &String| config.target.pass_on.contains(word);
+    let words = config.understood.iter().filter(|word| !is_theirs(word));
+    words.map(|word| if word.starts_with(&format!("{CA}=")) { ca.clone() } else { word.clone() }).collect()
+}
+
+/// The target's arguments.
+fn words(plan: &Plan) -> anyhow::Result<String> {
     let theirs = plan.words.iter().filter(|word| !word.starts_with("rdinit=")).cloned();
-    let words: String = ours.chain(theirs).collect::<Vec<_>>().join(" ");
+    let words = std::iter::once(format!("rdinit={AGENT}")).chain(theirs).collect::<Vec<_>>().join(" ");
     ensure!(words.len() < CMDLINE_MAX, "the kernel arguments have {} bytes: shorten them", words.len());
     Ok(words)
 }

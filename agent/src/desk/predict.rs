@@ -42,12 +42,7 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     let wanted_ca = config.access.ca.as_deref();
     let (agent, ca) = unpack(&inputs.initramfs, wanted_ca)?;
     let agent = Agent::of(agent);
-    let ca = ca.map(|pem| -> anyhow::Result<_> {
-        let mut file = tempfile::NamedTempFile::new()?;
-        file.write_all(&pem)?;
-        Ok(file)
-    });
-    let ca = ca.transpose().context("keeping the certificates")?;
+    let ca = kept(ca.as_deref())?;
 
     // The disk that keeps pieces is the other machine's.
     let access =
@@ -82,6 +77,16 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     let banks = log.banks();
     statements.iter().for_each(|statement| log.push(statement.event(&banks)));
     Ok(log)
+}
+
+/// The certificates, where there are any, in a file.
+pub(super) fn kept(pem: Option<&[u8]>) -> anyhow::Result<Option<tempfile::NamedTempFile>> {
+    let keep = |pem: &[u8]| -> anyhow::Result<_> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(pem)?;
+        Ok(file)
+    };
+    pem.map(keep).transpose().context("keeping the certificates")
 }
 
 /// The part of a log that was written before us.

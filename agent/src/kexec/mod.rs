@@ -144,8 +144,8 @@ impl Explain for KexecError {
     fn hint(&self) -> String {
         match self {
             Self::Locked(_) | Self::Signature(_) => {
-                "Enrol the certificate of who signed it (firmware setup, or mokutil), boot this image without \
-                 kexec (inetbootctl overlay), or switch Secure Boot and lockdown= off"
+                "Enrol the certificate of who signed it in the firmware, boot this image without kexec \
+                 (inetbootctl overlay), or switch Secure Boot and lockdown= off"
                     .into()
             }
             Self::NotKernel(_) | Self::Other(_) => "Check the image; the kernel's log may say more".into(),

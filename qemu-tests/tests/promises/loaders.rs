@@ -96,12 +96,14 @@ fn a_cd_in_a_pc_with_uefi_by_e1000e() {
     let opts = Opts {
         loader: Loader::Cd(built("inetboot.iso")),
         card: Some("e1000e"),
-        qemu: firmware::uefi(dir.path()),
+        qemu: [firmware::uefi(dir.path()), ["-vga", "std"].map(String::from).to_vec()].concat(),
         ..Opts::default()
     };
     let mut machine = boot(&opts);
     machine.expect("own menu", SOON, Some(&server));
     machine.type_keys("m");
+    // There is a screen.
+    machine.expect("fb0: EFI VGA frame buffer device", SOON, Some(&server));
     type_address(&mut machine, &server);
     logs_in(&mut machine, &server, "e1000e");
 }
@@ -286,6 +288,6 @@ fn a_menu_from_the_web_and_after_a_failure_another_mirror() {
     // Other arguments: a second mirror, behind the one that is gone. It is enough that one is there.
     machine.type_keys("j\r");
     machine.expect("Esc goes back", SOON, Some(&server));
-    machine.type_keys(&format!(",{good}\r"));
+    machine.type_keys(&format!("\x15netdir={gone},{good} witness=1 console=ttyS0\r"));
     machine.expect("witness: ready", LONG, Some(&server));
 }
