@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -218,8 +219,12 @@ impl Bare {
             "swtpm_setup",
             &["--tpm2", "--tpmstate", &path, "--overwrite", "--pcr-banks", "sha1,sha256"],
         );
-        // The control port has to be the next one.
-        let port = (0..).map(|n| 21_000 + std::process::id() as u16 % 10_000 + 2 * n).find(|port| {
+        // The control port has to be the next one. No pair is tried twice: another test may be about to
+        // take it.
+        static PAIRS: AtomicU16 = AtomicU16::new(0);
+        let pairs = std::iter::repeat_with(|| PAIRS.fetch_add(1, Ordering::Relaxed));
+        let mut ports = pairs.map(|pair| 21_000 + std::process::id() as u16 % 10_000 + 2 * pair);
+        let port = ports.find(|port| {
             let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
             is_free(*port) && is_free(port + 1)
         });
