@@ -13,7 +13,6 @@ use crate::failure::{Explain, Failure};
 use crate::measure::{Agent, Ledger};
 use crate::miniroot::handoff::{self, Handoff};
 use crate::net;
-use crate::receipt::Cost;
 use crate::serve;
 use crate::source::images::Images;
 use crate::source::mirrors::Patience;
@@ -26,12 +25,6 @@ use std::time::Instant;
 
 /// What a first life would have chosen from the target's modules, where they are modules.
 const MODULES: [&str; 5] = ["fuse", "loop", "isofs", "squashfs", "overlay"];
-
-/// The overlay's file with the arguments for us.
-pub const ARGUMENTS: &str = "/inetboot.d/arguments";
-
-/// The overlay's file with the place where the target's init wants to find the CD, where it does.
-pub const PREMOUNT: &str = "/inetboot.d/premount";
 
 /// Why nothing can be told.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +59,7 @@ impl Explain for AloneError {
 
 /// Whether this is a target's initrd with our overlay, and no first life prepared it.
 pub fn is_so() -> bool {
-    Path::new(ARGUMENTS).exists() && !serve::is_second_life()
+    Path::new(handoff::ARGUMENTS_PATH).exists() && !serve::is_second_life()
 }
 
 /// What was told has led nowhere: the next attempt finds it out anew.
@@ -77,10 +70,9 @@ pub fn forget() {
 /// What is asked for: the kernel's line may say something else than the overlay, where the target would
 /// not obey it.
 pub fn arguments(given: &str) -> String {
-    let overlay = fs::read_to_string(ARGUMENTS).unwrap_or_default();
-    let is_ours = |word: &Word| word.key == "netdir" || word.key.starts_with("inetboot.");
-    let words = cmdline::words(given).into_iter().filter(is_ours).map(|word| word.raw);
-    std::iter::once(overlay).chain(words).collect::<Vec<_>>().join(" ")
+    let overlay = fs::read_to_string(handoff::ARGUMENTS_PATH).unwrap_or_default();
+    let is_ours = |word: &&Word| word.key == "netdir" || word.key.starts_with("inetboot.");
+    format!("{overlay} {}", cmdline::line(cmdline::words(given).iter().filter(is_ours)))
 }
 
 /// Find out what a first life would have told, and leave it where it would be.
@@ -99,14 +91,8 @@ pub fn prepare(arguments: &str, ledger: &mut Ledger, patience: Patience) -> Resu
     let images = ledger.measure(images)?;
     let image = images.first();
     console::say(&format!("  {}, {}", image.source(), image.trust()));
-    let traffic = images.traffic();
-    let first = Cost {
-        timings: journal.timings().clone(),
-        bytes: traffic.bytes,
-        requests: traffic.requests,
-        spared: image.spared(),
-    };
-    let premount = fs::read_to_string(PREMOUNT).ok();
+    let first = serve::cost(&images, &journal);
+    let premount = fs::read_to_string(handoff::PREMOUNT_PATH).ok();
     let told = Handoff { premount, first, ..serve::handoff(&config, &network, leased, image) };
     image.settle();
     leave(&told, ledger).map_err(|error| Failure::at(Step::Config, error))?;

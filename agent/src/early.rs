@@ -2,6 +2,7 @@
 //! that is there.
 
 use crate::console;
+use crate::miniroot::handoff;
 use crate::miniroot::modules::Index;
 use crate::miniroot::pack;
 use rustix::io::Errno;
@@ -63,7 +64,7 @@ pub fn unmount_all() {
 }
 
 /// Where modules of ours may lie: those for the target's kernel in an overlay, or in our initramfs.
-const MODULES: [&str; 2] = ["/inetboot.d/lib/modules", "/lib/modules"];
+const MODULES: [&str; 2] = [handoff::MODULES_PATH, "/lib/modules"];
 
 /// The modules that we brought along for this kernel.
 fn own_modules() -> Option<&'static (PathBuf, Index)> {

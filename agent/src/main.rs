@@ -101,7 +101,7 @@ fn boot(arguments: &mut String, ledger: &mut Ledger) -> Result<Infallible, Failu
     })?;
     let payload = journal.step(Step::Measure, || ledger.measure(payload))?;
     let premount = plan.premount.map(str::to_owned);
-    let first = cost(&images, &journal);
+    let first = serve::cost(&images, &journal);
     let handoff = Handoff { modules, premount, first, ..serve::handoff(&config, &network, leased, image) };
     let notes = miniroot::notes(plan.is_live.then_some(&handoff), ledger.log())
         .map_err(|error| Failure::at(Step::Kexec, error))?;
@@ -142,16 +142,6 @@ fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) 
     [Some(card), disk, tpm].into_iter().flatten().collect()
 }
 
-fn cost(images: &Images, journal: &Journal) -> Cost {
-    let traffic = images.traffic();
-    Cost {
-        timings: journal.timings().clone(),
-        bytes: traffic.bytes,
-        requests: traffic.requests,
-        spared: images.iter().map(Image::spared).sum(),
-    }
-}
-
 fn receipt(config: &Config, images: &Images, journal: &Journal, ledger: &Ledger) -> Receipt {
     let image = images.first();
     Receipt {
@@ -160,7 +150,7 @@ fn receipt(config: &Config, images: &Images, journal: &Journal, ledger: &Ledger)
         trust: image.trust().to_string(),
         mirrors: image.reports(),
         measured: ledger.word(),
-        first: cost(images, journal),
+        first: serve::cost(images, journal),
         second: Cost::default(),
     }
 }

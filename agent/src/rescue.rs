@@ -39,7 +39,8 @@ pub fn last_words(failure: &Failure, pause: Duration, arguments: &mut String, gi
         OnFailure::Shell | OnFailure::Wait => {}
     }
     loop {
-        let menu = if Screen::open().is_some() { "; press a key for a menu" } else { "" };
+        let mut screen = Screen::open();
+        let menu = if screen.is_some() { "; press a key for a menu" } else { "" };
         let wait = if failure.may_heal() {
             console::say(&format!("  trying again in {} s{menu}", pause.as_secs()));
             pause
@@ -47,13 +48,15 @@ pub fn last_words(failure: &Failure, pause: Duration, arguments: &mut String, gi
             console::say(&format!("  {NOTHING_CHANGES}{menu}"));
             REMIND_EVERY
         };
-        let is_somebody_there = match Screen::open() {
-            Some(mut screen) => screen.is_pressed_within(wait),
+        let is_somebody_there = match &mut screen {
+            Some(screen) => screen.is_pressed_within(wait),
             None => {
                 std::thread::sleep(wait);
                 false
             }
         };
+        // What is asked below opens its own.
+        drop(screen);
         if (is_somebody_there && ask(failure, arguments, given)) || failure.may_heal() {
             return;
         }
@@ -117,7 +120,7 @@ fn other_mirror(arguments: &str) -> Option<String> {
     // The last one counts.
     let netdir = words.iter_mut().rfind(|word| word.key == "netdir")?;
     netdir.raw = format!("netdir={}", urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-    Some(words.iter().map(|word| word.raw.as_str()).collect::<Vec<_>>().join(" "))
+    Some(cmdline::line(&words))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::net::dropins::{self, DropIn};
 use crate::net::{self, Network, clock, guard, renew};
 use crate::receipt::{Cost, Receipt};
 use crate::source::Image;
+use crate::source::images::Images;
 use crate::source::mirrors::Patience;
 use crate::step::{Journal, Step};
 use nix::sched::{CloneFlags, unshare};
@@ -171,6 +172,17 @@ pub fn handoff(config: &Config, network: &Network, leased: Instant, image: &Imag
         modules: Vec::new(),
         premount: None,
         first: Cost::default(),
+    }
+}
+
+/// What the life before the handoff cost so far.
+pub fn cost(images: &Images, journal: &Journal) -> Cost {
+    let traffic = images.traffic();
+    Cost {
+        timings: journal.timings().clone(),
+        bytes: traffic.bytes,
+        requests: traffic.requests,
+        spared: images.iter().map(Image::spared).sum(),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::console;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 /// How long the rest of a key's sequence may take.
@@ -59,7 +59,7 @@ impl Screen {
                 self.write(&text);
                 shown = picture;
             }
-            let pressed = self.pressed(SEQUENCE);
+            let pressed = self.pressed();
             let passed = looked.elapsed();
             looked = Instant::now();
             let chosen = menu.tick(passed);
@@ -74,20 +74,19 @@ impl Screen {
     pub fn is_pressed_within(&mut self, time: Duration) -> bool {
         let start = Instant::now();
         while start.elapsed() < time {
-            // In slices: an Escape is only known to be one when nothing follows.
-            if !self.pressed(SEQUENCE).is_empty() {
+            if !self.pressed().is_empty() {
                 return true;
             }
         }
         false
     }
 
-    /// What is pressed within `time`.
-    fn pressed(&mut self, time: Duration) -> Vec<Key> {
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    /// What is pressed in a moment; no longer, for an Escape is only known to be one when nothing follows.
+    fn pressed(&mut self) -> Vec<Key> {
+        let moment = Timespec { tv_sec: 0, tv_nsec: SEQUENCE.subsec_nanos().into() };
         let mut waiting: Vec<PollFd<'_>> =
             self.terminals.iter().map(|terminal| PollFd::new(&terminal.file, PollFlags::IN)).collect();
-        let is_quiet = !matches!(poll(&mut waiting, Some(&time)), Ok(1..));
+        let is_quiet = !matches!(poll(&mut waiting, Some(&moment)), Ok(1..));
         let (mut pressed, mut is_dead) = (Vec::new(), !is_quiet);
         for terminal in &mut self.terminals {
             let mut bytes = [0; 256];
@@ -119,7 +118,6 @@ impl Screen {
     fn write(&mut self, text: &str) {
         for terminal in &mut self.terminals {
             console::write_soon(&mut terminal.file, text.as_bytes());
-            let _ = terminal.file.flush();
         }
     }
 }

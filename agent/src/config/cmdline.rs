@@ -62,6 +62,11 @@ pub fn words(line: &str) -> Vec<Word> {
     words
 }
 
+/// The line that says `words`.
+pub fn line<'a>(words: impl IntoIterator<Item = &'a Word>) -> String {
+    words.into_iter().map(|word| word.raw.as_str()).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

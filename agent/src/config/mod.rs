@@ -334,16 +334,7 @@ impl Asked {
         for word in &words {
             draft.take(word)?;
         }
-        match draft.finish()? {
-            Ok(config) => Ok(Self::Boot(Box::new(config))),
-            Err(draft) => {
-                let on_failure = draft.on_failure()?;
-                let Draft { menu, net, access, .. } = draft;
-                let others = words.iter().filter(|word| word.key != MENU).map(|word| word.raw.as_str());
-                let others = others.collect::<Vec<_>>().join(" ");
-                Ok(Self::Menu(Box::new(Question { menu, net, access, others, on_failure })))
-            }
-        }
+        draft.finish(&words)
     }
 }
 
@@ -452,27 +443,31 @@ impl Draft {
         Ok(())
     }
 
-    /// The whole; or, where nothing says what to boot, what there is.
-    fn finish(mut self) -> Result<Result<Config, Self>, ConfigError> {
+    /// What all of `words` mean, once they were taken.
+    fn finish(mut self, words: &[Word]) -> Result<Asked, ConfigError> {
         // It is asked for when something fails; that it makes no sense is said now.
-        self.on_failure()?;
+        let on_failure = self.on_failure()?;
         let boot = self.boot()?;
         self.net.settle(self.vlan.take());
         if self.net.only.is_none() {
             self.net.only = self.bootif.map(LinkName::Mac);
         }
-        let Some(boot) = boot else { return Ok(Err(self)) };
+        let Some(boot) = boot else {
+            let others = cmdline::line(words.iter().filter(|word| word.key != MENU));
+            let Self { menu, net, access, .. } = self;
+            return Ok(Asked::Menu(Box::new(Question { menu, net, access, others, on_failure })));
+        };
         if let Some(words) = &mut self.target.xen {
             *words = self.xen_words;
         }
-        Ok(Ok(Config {
+        Ok(Asked::Boot(Box::new(Config {
             boot,
             target: self.target,
             net: self.net,
             access: self.access,
             tpm: self.tpm,
             understood: self.understood,
-        }))
+        })))
     }
 
     fn boot(&mut self) -> Result<Option<Boot>, ConfigError> {

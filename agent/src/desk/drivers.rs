@@ -2,10 +2,10 @@
 //! initramfs takes from a stock kernel, and an overlay from the target's.
 
 use crate::glob;
-use crate::miniroot::modules::{Index, name_of};
+use crate::miniroot::modules::{FILES, Index, name_of};
 use crate::miniroot::pack;
 use anyhow::{Context, ensure};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 /// The list that belongs to this release.
@@ -23,9 +23,14 @@ pub fn pruned(
     list: &str,
     read: &dyn Fn(&str) -> io::Result<Vec<u8>>,
 ) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let index =
-        Index::parse(&|name| read(name).ok()).context("there is no modules.dep: run depmod -b ROOT")?;
-    let dep = String::from_utf8(read("modules.dep")?).context("reading modules.dep")?;
+    let depmods: HashMap<&str, Vec<u8>> =
+        FILES.into_iter().filter_map(|name| Some((name, read(name).ok()?))).collect();
+    let depmod = |name: &str| depmods.get(name).cloned();
+    let index = Index::parse(&depmod).context("there is no modules.dep: run depmod -b ROOT")?;
+    let text = |name: &str| {
+        String::from_utf8(depmod(name).unwrap_or_default()).with_context(|| format!("reading {name}"))
+    };
+    let dep = text("modules.dep")?;
     let paths: Vec<&str> = dep.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
     let wanted = take(&paths, list);
     ensure!(!wanted.is_empty(), "the list takes none of its {} modules", paths.len());
@@ -40,15 +45,14 @@ pub fn pruned(
         files.push((plain(path).to_owned(), contents));
     }
     for name in TEXTS {
-        let text =
-            String::from_utf8(read(name).unwrap_or_default()).with_context(|| format!("reading {name}"))?;
+        let text = text(name)?;
         let lines =
             text.lines().filter(|line| subject(name, line).is_some_and(|module| names.contains(&module)));
         let text: String = lines.map(|line| plain_line(line) + "\n").collect();
         files.push((name.to_owned(), text.into_bytes()));
     }
     for name in BUILTIN {
-        files.push((name.to_owned(), read(name).unwrap_or_default()));
+        files.push((name.to_owned(), depmod(name).unwrap_or_default()));
     }
     Ok(files)
 }

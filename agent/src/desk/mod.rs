@@ -13,3 +13,4 @@ pub mod pcrs;
 pub mod predict;
 pub mod quote;
 pub mod sort;
+mod subject;

@@ -40,6 +40,15 @@ pub const PROFILE_PATH: &str = "/inetboot.d/profile";
 /// Where the event log lies, if anything was measured.
 pub const EVENTLOG_PATH: &str = "/inetboot.d/eventlog";
 
+/// In an overlay that was made on a desk, for a second life without a first: the arguments for us,
+pub const ARGUMENTS_PATH: &str = "/inetboot.d/arguments";
+
+/// the place where the target's init wants to find the CD, where it does,
+pub const PREMOUNT_PATH: &str = "/inetboot.d/premount";
+
+/// and the drivers for the target's kernel, in a directory called like its release.
+pub const MODULES_PATH: &str = "/inetboot.d/lib/modules";
+
 /// Everything the second life needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {

@@ -280,7 +280,8 @@ fn check_cmdline(length: usize, limit: usize) -> Result<(), MinirootError> {
     if length > limit { Err(MinirootError::Cmdline { length, limit }) } else { Ok(()) }
 }
 
-fn cmdline(plan: &Plan, limit: usize) -> Result<CString, MinirootError> {
+/// The arguments that `plan` starts its kernel with, which takes `limit` bytes at most with a NUL.
+pub(crate) fn cmdline(plan: &Plan, limit: usize) -> Result<CString, MinirootError> {
     // First, for the kernel forgets init's arguments that come before it, and reads nothing behind
     // a bare `--`; and alone, for the last one wins.
     let ours = format!("rdinit={AGENT}");
@@ -360,13 +361,15 @@ fn copy(cd: &dyn Cd, path: &Path, what: &str, sink: &mut File) -> Result<Range<u
     Ok(start..sink.stream_position().map_err(MinirootError::Overlay)?)
 }
 
-fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError> {
+/// What the kernel says of itself; `path` is what it is called.
+pub(crate) fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError> {
     let mut start = vec![0; bzimage::HEADER];
     let length = kernel.read_at(&mut start, 0).map_err(MinirootError::Overlay)?;
     Kernel::parse(&start[..length]).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
 }
 
-fn align(initrd: &mut File) -> io::Result<()> {
+/// What follows an initrd begins at a boundary.
+pub(crate) fn align(initrd: &mut File) -> io::Result<()> {
     let length = initrd.stream_position()?;
     initrd.write_all(&[0; 4][..newc::padding(length)])
 }
@@ -379,11 +382,7 @@ fn append_overlay(
 ) -> io::Result<Vec<kexec::Part>> {
     let start = initrd.stream_position()?;
     let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
-    // A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is
-    // no null device: a console that the kernel cannot open must not end process 1.
-    archive.directory("dev", 0o755)?;
-    archive.device("dev/console", 0o600, 5, 1)?;
-    archive.device("dev/null", 0o666, 1, 3)?;
+    add_devices(&mut archive)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
     archive.directory(inside(transplant::DIR), 0o755)?;
     let organs = organs.iter().filter_map(|organ| Some((organ.path(), 0o644, organ.image()?)));
@@ -398,8 +397,16 @@ fn append_overlay(
     Ok(parts)
 }
 
+/// A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is no null
+/// device: a console that the kernel cannot open must not end process 1.
+pub(crate) fn add_devices(archive: &mut newc::Archive<impl Write>) -> io::Result<()> {
+    archive.directory("dev", 0o755)?;
+    archive.device("dev/console", 0o600, 5, 1)?;
+    archive.device("dev/null", 0o666, 1, 3)
+}
+
 /// A path as it stands in an archive.
-fn inside(path: &str) -> &str {
+pub(crate) fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 

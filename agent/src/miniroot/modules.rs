@@ -4,6 +4,13 @@
 use crate::glob;
 use std::collections::{HashMap, HashSet};
 
+/// depmod's files, as far as an [`Index`] is made of them.
+pub const FILES: [&str; 5] =
+    ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"];
+
+/// Where a root has its kernels' modules, each in a directory called like its release.
+pub const IN_ROOTS: [&str; 2] = ["usr/lib/modules", "lib/modules"];
+
 /// The text of one of depmod's files, by name (`modules.dep`), if there is such a file.
 pub type Files<'a> = dyn Fn(&str) -> Option<Vec<u8>> + 'a;
 

@@ -2,7 +2,7 @@
 //! of the target's root, which belongs to the same kernel.
 
 use super::MinirootError;
-use super::modules::{Index, name_of};
+use super::modules::{FILES, IN_ROOTS, Index, name_of};
 use super::newc;
 use super::pack;
 use crate::console;
@@ -21,10 +21,6 @@ pub(super) const DIR: &str = "/inetboot.d/modules";
 
 /// What the block device in the target stands on.
 const OURS: [&str; 2] = ["fuse", "loop"];
-
-/// depmod's files, as far as [`Index`] reads them.
-const INDEX_FILES: [&str; 5] =
-    ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"];
 
 /// Drivers of buses that no kernel for PCs has as modules of their own.
 const OF_EVERY_KERNEL: [&str; 3] = ["hub", "pcieport", "usb"];
@@ -81,7 +77,7 @@ impl Tree {
             let Some((before, inside)) = member.name.split_once(&tree) else { return Ok(()) };
             if inside.contains(".ko") {
                 present.insert(name_of(inside));
-            } else if INDEX_FILES.contains(&inside) {
+            } else if FILES.contains(&inside) {
                 dir = Path::new("/").join(before).join(&tree);
                 let mut contents = Vec::new();
                 member.contents.read_to_end(&mut contents)?;
@@ -95,7 +91,7 @@ impl Tree {
 
     /// The modules for kernel `release` in a root, if it has any.
     fn of_root(root: &dyn Root, release: &str) -> Option<Self> {
-        ["usr/lib/modules", "lib/modules"].iter().find_map(|parent| {
+        IN_ROOTS.iter().find_map(|parent| {
             let dir = Path::new(parent).join(release);
             let index = Index::parse(&|name| root.read(&dir.join(name)).ok())?;
             Some(Self { index, dir, present: None })
