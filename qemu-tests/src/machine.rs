@@ -192,10 +192,10 @@ pub fn output_of(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("scripts print text").trim().to_owned()
 }
 
-/// `-accel` for this machine, by booting something: KVM may be there and hang.
-fn accelerator() -> &'static str {
-    static ACCELERATOR: OnceLock<String> = OnceLock::new();
-    ACCELERATOR.get_or_init(|| script("accel"))
+/// QEMU's arguments for a processor here, by booting something: KVM may be there and hang.
+fn processor() -> impl Iterator<Item = &'static str> {
+    static PROCESSOR: OnceLock<String> = OnceLock::new();
+    PROCESSOR.get_or_init(|| script("accel")).split(' ')
 }
 
 /// The serial line, for QEMU; with `KEEP_LOGS=DIR` a file there has all of it, while it is said.
@@ -220,7 +220,8 @@ pub fn boot(opts: &Opts) -> Machine {
     command
         .arg("--kill-after=5")
         .arg(LIFE.as_secs().to_string())
-        .args(["qemu-system-x86_64", "-accel", accelerator(), "-cpu", "max"])
+        .arg("qemu-system-x86_64")
+        .args(processor())
         .args(["-smp", "1", "-m", &opts.memory.to_string()])
         .args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"])
         .args(["-chardev", &serial_line(), "-serial", "chardev:serial"]);
