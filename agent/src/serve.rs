@@ -145,8 +145,8 @@ impl Explain for ServeError {
 }
 
 impl Evidence for Handoff {
-    fn statements(&self) -> io::Result<Vec<Statement>> {
-        Ok(vec![of_serving(&self.recipe)])
+    fn statements(&self) -> Vec<Statement> {
+        vec![of_serving(&self.recipe)]
     }
 }
 

@@ -96,7 +96,7 @@ fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
         match &item.kind {
             Kind::Directory => archive.directory(&item.name, item.mode),
             Kind::Device { major, minor } => archive.device(&item.name, item.mode, *major, *minor),
-            Kind::File(contents) => archive.file(&item.name, item.mode, contents).map(drop),
+            Kind::File(contents) => archive.file(&item.name, item.mode, contents),
         }
         .with_context(|| format!("packing {}", item.name))?;
     }

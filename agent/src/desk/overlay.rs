@@ -89,7 +89,7 @@ fn copy(iso: &Iso, paths: &[PathBuf], to: &Path) -> anyhow::Result<PathBuf> {
     for path in paths {
         iso.fetch(path)?;
         io::copy(&mut File::open(iso.dir().join(path)).with_context(what)?, &mut out).with_context(what)?;
-        miniroot::align(&mut out).with_context(what)?;
+        miniroot::align(&out).with_context(what)?;
     }
     Ok(to.to_owned())
 }

@@ -49,10 +49,10 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     let mut log = before(inputs)?;
     let mut statements = Vec::new();
     for evidence in [&agent as &dyn Evidence, &config] {
-        statements.extend(evidence.statements()?);
+        statements.extend(evidence.statements());
     }
-    statements.extend(of_recipe(&recipe)?);
-    statements.extend(payload.statements()?);
+    statements.extend(of_recipe(&recipe));
+    statements.extend(payload.statements());
     statements.push(of_serving(&recipe));
     statements.push(of_ledger(None));
     let banks = log.banks();

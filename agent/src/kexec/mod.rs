@@ -4,7 +4,7 @@ pub mod multiboot;
 
 use crate::failure::Explain;
 use crate::measure::Measured;
-use crate::measure::evidence::{Evidence, Statement, What};
+use crate::measure::evidence::{Evidence, Statement, Sum, What};
 use crate::memory::{self, Pread, Sealed};
 use crate::sys::kexec::{file_load, load_segments};
 use multiboot::{Module, MultibootError};
@@ -13,7 +13,6 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -25,14 +24,12 @@ pub const CMDLINE_MAX: usize = 2048;
 pub struct Payload {
     /// What starts the target's kernel, where that is not us.
     pub hypervisor: Option<Hypervisor>,
-    /// Where the target's kernel is on the medium.
-    pub path: String,
     /// The target's kernel.
     pub kernel: Sealed,
     /// Its initrds with our overlay, one after the other.
     pub initrd: File,
-    /// What of `initrd` decides what will run: all of it but padding and the archives' own headers.
-    pub parts: Vec<Part>,
+    /// What both consist of, file by file: all but padding and the archives' own headers.
+    pub parts: Vec<Statement>,
     /// The target's command line.
     pub cmdline: CString,
 }
@@ -50,32 +47,16 @@ pub struct Hypervisor {
     pub words: String,
 }
 
-/// A part of an initrd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// What it is.
-    pub what: What,
-    /// Its path, on the medium or in the overlay.
-    pub path: String,
-    /// Where it lies.
-    pub range: Range<u64>,
-}
-
 impl Evidence for Payload {
-    fn statements(&self) -> io::Result<Vec<Statement>> {
+    fn statements(&self) -> Vec<Statement> {
         let mut statements = Vec::new();
         if let Some(Hypervisor { path, file, words, .. }) = &self.hypervisor {
-            statements.push(Statement::bytes(What::Hypervisor, path, &mut file.as_slice())?);
+            statements.push(Statement::bytes(What::Hypervisor, path, Sum::of(file)));
             statements.push(Statement::words(What::Options, words.as_str()));
         }
-        let kernel = &mut Pread::new(self.kernel.file());
-        statements.push(Statement::bytes(What::Kernel, &self.path, kernel)?);
-        for Part { what, path, range } in &self.parts {
-            let part = &mut Pread::at(&self.initrd, range.start).take(range.end - range.start);
-            statements.push(Statement::bytes(*what, path, part)?);
-        }
+        statements.extend_from_slice(&self.parts);
         statements.push(Statement::words(What::Target, self.cmdline.to_string_lossy()));
-        Ok(statements)
+        statements
     }
 }
 

@@ -16,7 +16,6 @@ use crate::source::index::Place;
 use crate::source::pieces::hex;
 use crate::source::recipe::Recipe;
 use sha2::{Digest, Sha256};
-use std::io::{self, Read};
 
 /// What was asked for and decided.
 pub const WORDS: u32 = 8;
@@ -58,6 +57,13 @@ pub enum What {
     Ledger,
 }
 
+impl What {
+    /// The row about it.
+    pub fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
 /// One row of the event table.
 #[derive(Debug)]
 pub struct Row {
@@ -93,6 +99,28 @@ const fn row(what: What, word: &'static str, pcr: u32, holds: &'static str) -> R
     Row { what, word, pcr, holds }
 }
 
+/// What there is to say of bytes, taken as they come.
+#[derive(Clone, Debug, Default)]
+pub struct Sum {
+    length: u64,
+    sha256: Sha256,
+}
+
+impl Sum {
+    /// Of `bytes` alone.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut sum = Self::default();
+        sum.add(bytes);
+        sum
+    }
+
+    /// And of `bytes`.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        self.sha256.update(bytes);
+    }
+}
+
 /// A line of ours: what it is about, and what it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -110,27 +138,16 @@ impl Statement {
         Self { what, says }
     }
 
-    /// A statement about bytes. What is known of them beside their digest is in `name`.
-    pub fn bytes(what: What, name: &str, bytes: &mut dyn Read) -> io::Result<Self> {
-        let mut hasher = Sha256::new();
-        let mut length = 0_u64;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match bytes.read(&mut buffer)? {
-                0 => break,
-                read => {
-                    hasher.update(&buffer[..read]);
-                    length += read as u64;
-                }
-            }
-        }
+    /// A statement about bytes. What is known of them beside their sum is in `name`.
+    pub fn bytes(what: What, name: &str, sum: Sum) -> Self {
         let separator = if name.is_empty() { "" } else { ", " };
-        Ok(Self::words(what, format!("{name}{separator}{length} bytes, sha256:{}", hex(&hasher.finalize()))))
+        let sha256 = hex(&sum.sha256.finalize());
+        Self::words(what, format!("{name}{separator}{} bytes, sha256:{sha256}", sum.length))
     }
 
     /// The row it belongs to.
     pub fn row(&self) -> &'static Row {
-        &TABLE[self.what as usize]
+        self.what.row()
     }
 
     /// What is digested and extended.
@@ -171,26 +188,23 @@ impl Statement {
 /// Something about which there is something to say before it is used.
 pub trait Evidence {
     /// All there is to say of it, in order.
-    ///
-    /// # Errors
-    /// Where its bytes cannot be read.
-    fn statements(&self) -> io::Result<Vec<Statement>>;
+    fn statements(&self) -> Vec<Statement>;
 }
 
 impl Evidence for Config {
-    fn statements(&self) -> io::Result<Vec<Statement>> {
-        Ok(vec![Statement::words(What::Arguments, self.understood.join(" "))])
+    fn statements(&self) -> Vec<Statement> {
+        vec![Statement::words(What::Arguments, self.understood.join(" "))]
     }
 }
 
 /// What is known of an image before it is read.
-pub fn of_recipe(recipe: &Recipe) -> io::Result<Vec<Statement>> {
+pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
     let version = match (&recipe.index, recipe.mirrors.first()) {
-        (Some((_, index)), _) => Statement::bytes(What::Index, "", &mut &index[..])?,
+        (Some((_, index)), _) => Statement::bytes(What::Index, "", Sum::of(index)),
         (None, Some((_, Some(version)))) => Statement::words(What::Version, version.to_string()),
         (None, _) => Statement::words(What::Version, format!("{} bytes", recipe.length)),
     };
-    Ok(vec![Statement::words(What::Image, identity(recipe)), version])
+    vec![Statement::words(What::Image, identity(recipe)), version]
 }
 
 /// The image that the second life is about to serve.
@@ -240,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_statement_is_one_line_that_is_understood_again() {
-        let kernel = Statement::bytes(What::Kernel, "live/vmlinuz", &mut &b"abc"[..]).unwrap();
+        let kernel = Statement::bytes(What::Kernel, "live/vmlinuz", Sum::of(b"abc"));
         // FIPS 180-2, appendix B.1.
         assert_eq!(
             kernel.line(),
@@ -263,9 +277,8 @@ mod tests {
             trust: Trust::Unverified,
             profile: None,
         };
-        let lines = |recipe: &Recipe| -> Vec<String> {
-            of_recipe(recipe).unwrap().iter().map(Statement::line).collect()
-        };
+        let lines =
+            |recipe: &Recipe| -> Vec<String> { of_recipe(recipe).iter().map(Statement::line).collect() };
         assert_eq!(
             lines(&recipe),
             ["inetboot image: http://h/x.iso, unverified", "inetboot version: 5 bytes, ETag \"e\""]

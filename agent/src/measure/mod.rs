@@ -37,7 +37,7 @@ use crate::step::Step;
 use bank::{Bank, names};
 use chip::{Chip, ChipError};
 use eventlog::{EventLog, initial};
-use evidence::{BYTES, Evidence, Statement, WORDS, What, of_ledger};
+use evidence::{BYTES, Evidence, Statement, Sum, WORDS, What, of_ledger};
 use std::fs;
 use std::io;
 use std::ops::Deref;
@@ -112,15 +112,14 @@ impl Agent {
 }
 
 impl Evidence for Agent {
-    fn statements(&self) -> io::Result<Vec<Statement>> {
-        Ok(vec![Statement::bytes(What::Agent, env!("CARGO_PKG_VERSION"), &mut self.bytes())?])
+    fn statements(&self) -> Vec<Statement> {
+        vec![Statement::bytes(What::Agent, env!("CARGO_PKG_VERSION"), Sum::of(self.bytes()))]
     }
 }
 
 impl Evidence for Images {
-    fn statements(&self) -> io::Result<Vec<Statement>> {
-        let each = self.iter().map(|image| evidence::of_recipe(&image.recipe()));
-        Ok(each.collect::<io::Result<Vec<_>>>()?.concat())
+    fn statements(&self) -> Vec<Statement> {
+        self.iter().flat_map(|image| evidence::of_recipe(&image.recipe())).collect()
     }
 }
 
@@ -223,7 +222,7 @@ impl Ledger {
 
     /// Measure `thing`, before it is used.
     pub fn measure<T: Evidence>(&mut self, thing: T) -> Result<Measured<T>, MeasureError> {
-        for statement in thing.statements().map_err(MeasureError::Digest)? {
+        for statement in thing.statements() {
             if statement.row().pcr == BYTES {
                 console::say(&format!("  {}: {}", statement.row().word, statement.says));
             }
@@ -374,8 +373,8 @@ mod tests {
     struct Words(&'static [&'static str]);
 
     impl Evidence for Words {
-        fn statements(&self) -> io::Result<Vec<Statement>> {
-            Ok(self.0.iter().map(|says| Statement::words(What::Arguments, *says)).collect())
+        fn statements(&self) -> Vec<Statement> {
+            self.0.iter().map(|says| Statement::words(What::Arguments, *says)).collect()
         }
     }
 

@@ -27,20 +27,21 @@ use crate::distro::menu::Program;
 use crate::distro::{Plan, xen};
 use crate::failure::Explain;
 use crate::kexec::multiboot::WORDS_MAX;
-use crate::kexec::{self, CMDLINE_MAX, Hypervisor, Payload};
+use crate::kexec::{CMDLINE_MAX, Hypervisor, Payload};
 use crate::measure::eventlog::EventLog;
-use crate::measure::evidence::What;
+use crate::measure::evidence::{Statement, Sum, What};
 use crate::medium::{Cd, MediumError};
-use crate::memory::{self, Memory, Sealed};
+use crate::memory::{self, Growing, Memory, Sealed};
 use crate::source::recipe::Recipe;
 use bzimage::{Kernel, NotBootable};
 use handoff::Handoff;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
 pub use transplant::Part;
 use transplant::{Organ, Tree};
 
@@ -208,28 +209,10 @@ pub fn rebuild(
         check_room(sizes, memory)?;
     }
 
-    let mut kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
-    copy(cd, &plan.kernel, "kernel", &mut kernel)?;
-    let header = header(&kernel, &plan.kernel)?;
-
+    let header = header(&open(cd, &plan.kernel)?, &plan.kernel)?;
+    let kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
     let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
-    let mut parts = Vec::new();
-    for path in &plan.initrds {
-        let range = copy(cd, path, "initrd", &mut initrd)?;
-        parts.push(kexec::Part { what: What::Initrd, path: path.display().to_string(), range });
-        align(&mut initrd).map_err(MinirootError::Overlay)?;
-    }
-
-    console::say(&format!("  looking into the initrd of kernel {}", header.release));
-    let (tree, unpacked) = match Tree::of_initrd(&initrd, &header.release) {
-        Ok(looked) => looked,
-        // Only the kernel has to read what we add nothing to.
-        Err(_) if !plan.is_live => Default::default(),
-        Err(error) => {
-            let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
-            return Err(MinirootError::Initrd { names: names.join(", "), error });
-        }
-    };
+    let (mut parts, tree, unpacked) = copy_and_look(plan, cd, &kernel, &initrd, &header.release)?;
     if let Some(memory) = memory {
         check_target(unpacked, sizes.initrd, plan, memory)?;
     }
@@ -242,8 +225,7 @@ pub fn rebuild(
     }
 
     let kernel = Sealed::new(kernel).map_err(MinirootError::Overlay)?;
-    let path = plan.kernel.display().to_string();
-    Ok((Payload { hypervisor, path, kernel, initrd, parts, cmdline }, modules))
+    Ok((Payload { hypervisor, kernel, initrd, parts, cmdline }, modules))
 }
 
 /// The last segment of the initrd: what only the second life of this one boot needs to know, and
@@ -341,24 +323,75 @@ fn read_error(cd: &dyn Cd, path: &Path, error: io::Error) -> MinirootError {
     MinirootError::Read { path: path.to_owned(), trouble: cd.trouble(), error }
 }
 
-/// Copy a file of the CD to the end of `sink`: where it lies there.
-fn copy(cd: &dyn Cd, path: &Path, what: &str, sink: &mut File) -> Result<Range<u64>, MinirootError> {
+fn open(cd: &dyn Cd, path: &Path) -> Result<File, MinirootError> {
+    File::open(cd.dir().join(path)).map_err(|error| read_error(cd, path, error))
+}
+
+/// Copy kernel and initrds from the CD, and look meanwhile for the modules of kernel `release` in the
+/// initrds, and how much they are unpacked.
+fn copy_and_look(
+    plan: &Plan,
+    cd: &dyn Cd,
+    kernel: &File,
+    initrd: &File,
+    release: &str,
+) -> Result<(Vec<Statement>, Tree, u64), MinirootError> {
+    thread::scope(|scope| {
+        let (announcer, announced) = channel();
+        let growing = Growing::new(initrd, announced);
+        let looking = thread::Builder::new()
+            .spawn_scoped(scope, || Tree::of_initrd(growing, release))
+            .map_err(MinirootError::Overlay)?;
+        // Who looks may have seen enough.
+        let announce = || _ = announcer.send(());
+        let mut initrds = Vec::new();
+        for path in &plan.initrds {
+            initrds.push(copy(cd, path, What::Initrd, initrd, &announce)?);
+            align(initrd).map_err(MinirootError::Overlay)?;
+        }
+        drop(announcer);
+        let mut parts = vec![copy(cd, &plan.kernel, What::Kernel, kernel, &|| {})?];
+        parts.append(&mut initrds);
+        console::say(&format!("  looking into the initrd of kernel {release}"));
+        match looking.join().unwrap_or_else(|_| Err(io::Error::other("it cannot be unpacked"))) {
+            Ok((tree, unpacked)) => Ok((parts, tree, unpacked)),
+            // Only the kernel has to read what we add nothing to.
+            Err(_) if !plan.is_live => Ok((parts, Tree::default(), 0)),
+            Err(error) => {
+                let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+                Err(MinirootError::Initrd { names: names.join(", "), error })
+            }
+        }
+    })
+}
+
+/// Copy a file of the CD to the end of `sink`, and `announce` whatever is there: what was copied.
+fn copy(
+    cd: &dyn Cd,
+    path: &Path,
+    what: What,
+    mut sink: &File,
+    announce: &dyn Fn(),
+) -> Result<Statement, MinirootError> {
     let failed = |error| read_error(cd, path, error);
-    let start = sink.stream_position().map_err(MinirootError::Overlay)?;
-    let mut file = File::open(cd.dir().join(path)).map_err(failed)?;
-    let mut progress = Progress::new(what, file.metadata().map_err(failed)?.len());
+    let mut file = open(cd, path)?;
+    let mut progress = Progress::new(what.row().word, file.metadata().map_err(failed)?.len());
+    let mut sum = Sum::default();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(failed)? {
             0 => break,
             length => {
-                sink.write_all(&buffer[..length]).map_err(MinirootError::Overlay)?;
+                let bytes = &buffer[..length];
+                sink.write_all(bytes).map_err(MinirootError::Overlay)?;
+                announce();
+                sum.add(bytes);
                 progress.add(length as u64);
             }
         }
     }
     progress.finish();
-    Ok(start..sink.stream_position().map_err(MinirootError::Overlay)?)
+    Ok(Statement::bytes(what, &path.display().to_string(), sum))
 }
 
 /// What the kernel says of itself; `path` is what it is called.
@@ -369,18 +402,13 @@ pub(crate) fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError
 }
 
 /// What follows an initrd begins at a boundary.
-pub(crate) fn align(initrd: &mut File) -> io::Result<()> {
+pub(crate) fn align(mut initrd: &File) -> io::Result<()> {
     let length = initrd.stream_position()?;
     initrd.write_all(&[0; 4][..newc::padding(length)])
 }
 
-/// Where each file of it lies.
-fn append_overlay(
-    initrd: &mut File,
-    luggage: &Luggage<'_>,
-    organs: &[Organ],
-) -> io::Result<Vec<kexec::Part>> {
-    let start = initrd.stream_position()?;
+/// What was appended.
+fn append_overlay(initrd: &mut File, luggage: &Luggage<'_>, organs: &[Organ]) -> io::Result<Vec<Statement>> {
     let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
     add_devices(&mut archive)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
@@ -389,9 +417,8 @@ fn append_overlay(
     let files = luggage.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
     let mut parts = Vec::new();
     for (path, mode, contents) in files.chain(organs) {
-        let range = archive.file(inside(&path), mode, contents)?;
-        let range = start + range.start..start + range.end;
-        parts.push(kexec::Part { what: What::Overlay, path: inside(&path).to_owned(), range });
+        archive.file(inside(&path), mode, contents)?;
+        parts.push(Statement::bytes(What::Overlay, inside(&path), Sum::of(contents)));
     }
     archive.finish()?.flush()?;
     Ok(parts)

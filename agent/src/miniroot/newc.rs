@@ -5,7 +5,6 @@
 use super::pack::{MAGIC, Packing, reader};
 use cpio::newc::{Builder, Reader, trailer};
 use std::io::{self, BufRead, Read, Write};
-use std::ops::Range;
 
 /// Archives must begin on such a boundary.
 pub const ALIGNMENT: u64 = 4;
@@ -18,14 +17,14 @@ const REGULAR: u32 = 0o100_000;
 /// An archive being written. Deterministic: no times, owned by root, inodes counted.
 #[derive(Debug)]
 pub struct Archive<W: Write> {
-    out: Placed<W>,
+    out: W,
     inode: u32,
 }
 
 impl<W: Write> Archive<W> {
     /// Write to `out`, which must be at an aligned place.
     pub fn new(out: W) -> Self {
-        Self { out: Placed { inner: out, place: 0 }, inode: 0 }
+        Self { out, inode: 0 }
     }
 
     /// A directory. Never one whose name is a symbolic link in the initrd this is appended to:
@@ -35,15 +34,13 @@ impl<W: Write> Archive<W> {
         entry.write(&mut self.out, 0).finish().map(drop)
     }
 
-    /// A regular file; where its contents lie in the archive.
-    pub fn file(&mut self, name: &str, mode: u32, contents: &[u8]) -> io::Result<Range<u64>> {
+    /// A regular file.
+    pub fn file(&mut self, name: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
         let length = u32::try_from(contents.len())
             .map_err(|_| io::Error::other(format!("{name} is too large for a cpio archive")))?;
         let mut writer = self.entry(name, REGULAR | mode).write(&mut self.out, length);
         writer.write_all(contents)?;
-        writer.finish()?;
-        let end = self.out.place - padding(u64::from(length)) as u64;
-        Ok(end - u64::from(length)..end)
+        writer.finish().map(drop)
     }
 
     /// A character device.
@@ -54,31 +51,12 @@ impl<W: Write> Archive<W> {
 
     /// End the archive.
     pub fn finish(self) -> io::Result<W> {
-        trailer(self.out).map(|out| out.inner)
+        trailer(self.out)
     }
 
     fn entry(&mut self, name: &str, mode: u32) -> Builder {
         self.inode += 1;
         Builder::new(name).ino(self.inode).mode(mode).nlink(1).mtime(0)
-    }
-}
-
-/// A writer that knows where it is.
-#[derive(Debug)]
-struct Placed<W> {
-    inner: W,
-    place: u64,
-}
-
-impl<W: Write> Write for Placed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.place += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -45,7 +45,7 @@ pub fn reader<'a>(packing: Packing, input: &'a mut dyn BufRead) -> io::Result<Bo
         Packing::Plain => Box::new(input),
         Packing::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
         Packing::Xz => Box::new(lzma_rust2::XzReader::new(input, false)),
-        Packing::Zstd => Box::new(ruzstd::decoding::StreamingDecoder::new(input).map_err(io::Error::other)?),
+        Packing::Zstd => Box::new(zstd::Decoder::with_buffer(input)?.single_frame()),
         Packing::Foreign(name) => {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,

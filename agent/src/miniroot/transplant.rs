@@ -10,10 +10,8 @@ use crate::distro::Plan;
 use crate::early::Device;
 use crate::failure::chain;
 use crate::medium::{Cd, Root};
-use crate::memory::Pread;
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Where transplanted modules lie in the target's initrd.
@@ -64,14 +62,13 @@ pub(super) struct Tree {
 
 impl Tree {
     /// The modules for kernel `release` in an initrd, and the initrd's size unpacked.
-    pub(super) fn of_initrd(initrd: &File, release: &str) -> io::Result<(Self, u64)> {
+    pub(super) fn of_initrd(initrd: impl Read, release: &str) -> io::Result<(Self, u64)> {
         let mut files: HashMap<String, Vec<u8>> = HashMap::new();
         let mut present = HashSet::new();
         let mut dir = PathBuf::new();
         let mut unpacked = 0;
         let tree = format!("lib/modules/{release}/");
-        // By an offset of its own: the file's is where the overlay goes.
-        let mut input = BufReader::with_capacity(1 << 16, Pread::new(initrd));
+        let mut input = BufReader::with_capacity(1 << 16, initrd);
         newc::walk(&mut input, &mut |member| {
             unpacked += member.length;
             let Some((before, inside)) = member.name.split_once(&tree) else { return Ok(()) };

@@ -8,7 +8,7 @@ pub fn piece(form: Form, bytes: &[u8], size: usize) -> Option<Vec<u8>> {
     let reader: Box<dyn Read + '_> = match form {
         Form::Plain => Box::new(bytes),
         Form::Zlib => Box::new(flate2::read::ZlibDecoder::new(bytes)),
-        Form::Zstd | Form::Casync => Box::new(ruzstd::decoding::StreamingDecoder::new(bytes).ok()?),
+        Form::Zstd | Form::Casync => Box::new(zstd::Decoder::with_buffer(bytes).ok()?.single_frame()),
     };
     let mut unpacked = Vec::with_capacity(size);
     // One more, to see that it ends.
