@@ -53,7 +53,7 @@ pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
     fs::create_dir_all(&inputs.out).with_context(|| format!("making {}", inputs.out.display()))?;
     let kernel = copy(&iso, std::slice::from_ref(&plan.kernel), &inputs.out.join(KERNEL))?;
     copy(&iso, &plan.initrds, &inputs.out.join(INITRD))?;
-    let release = miniroot::header(&File::open(&kernel)?, &kernel)?.release;
+    let release = miniroot::header(&miniroot::start(&File::open(&kernel)?)?, &kernel)?.release;
     let modules = modules(&iso, &plan, &release)?;
     say(&format!("{} drivers and what they need, of kernel {release}", modules.len()));
     let arguments = ours(&config).join(" ");

@@ -38,7 +38,6 @@ use handoff::Handoff;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -209,7 +208,8 @@ pub fn rebuild(
         check_room(sizes, memory)?;
     }
 
-    let header = header(&open(cd, &plan.kernel)?, &plan.kernel)?;
+    let start = start(&open(cd, &plan.kernel)?).map_err(|error| read_error(cd, &plan.kernel, error))?;
+    let header = header(&start, &plan.kernel)?;
     let kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
     let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
     let (mut parts, tree, unpacked) = copy_and_look(plan, cd, &kernel, &initrd, &header.release)?;
@@ -394,11 +394,16 @@ fn copy(
     Ok(Statement::bytes(what, &path.display().to_string(), sum))
 }
 
-/// What the kernel says of itself; `path` is what it is called.
-pub(crate) fn header(kernel: &File, path: &Path) -> Result<Kernel, MinirootError> {
-    let mut start = vec![0; bzimage::HEADER];
-    let length = kernel.read_at(&mut start, 0).map_err(MinirootError::Overlay)?;
-    Kernel::parse(&start[..length]).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
+/// As much of a kernel as says what it is.
+pub(crate) fn start(kernel: &File) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    kernel.take(bzimage::HEADER as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// What the kernel says of itself in its `start`; `path` is what it is called.
+pub(crate) fn header(start: &[u8], path: &Path) -> Result<Kernel, MinirootError> {
+    Kernel::parse(start).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
 }
 
 /// What follows an initrd begins at a boundary.
