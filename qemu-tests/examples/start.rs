@@ -22,10 +22,10 @@ const HANDS_OVER: &str = "Booting from";
 fn seconds(opts: &Opts, until: &str, server: &Server) -> (f64, String) {
     let dir = tempfile::tempdir().expect("a directory");
     let debug = dir.path().join("seabios");
-    let port = ["-debugcon", &format!("file:{}", debug.display()), "-global", "isa-debugcon.iobase=0x402"];
+    let port = format!("file:{}", debug.display());
     // Nobody's machine has one core.
-    let qemu =
-        opts.qemu.iter().cloned().chain(port.into_iter().chain(["-smp", "2"]).map(String::from)).collect();
+    let ours = ["-smp", "2", "-debugcon", &port, "-global", "isa-debugcon.iobase=0x402"];
+    let qemu = opts.qemu.iter().cloned().chain(ours.map(String::from)).collect();
     let mut machine = boot(&Opts { qemu, ..opts.clone() });
     while !fs::read(&debug).is_ok_and(|said| String::from_utf8_lossy(&said).contains(HANDS_OVER)) {
         assert!(machine.age() < Duration::from_secs(60), "the firmware does not hand over");
