@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::panic)] // a program for the desk
 
 use qemu_tests::images;
-use qemu_tests::machine::{Kernel, Loader};
+use qemu_tests::machine::Loader;
 use qemu_tests::web::{Content, Server};
 use qemu_tests::{Opts, boot};
 use std::fs;
@@ -47,7 +47,7 @@ fn main() {
     // QEMU's processors have one clock, but do not say so to Linux.
     let clock = "tsc=reliable";
     let netdir = format!("{clock} netdir={}", server.guest_url("/live.iso"));
-    let own = Opts { append: netdir, loader: Loader::Qemu(Kernel::Own), ..Opts::default() };
+    let own = Opts { append: netdir, ..Opts::default() };
     // Its init is the agent, too, but without its modules: the bare boot, with the smallest initramfs.
     let stock =
         Opts { loader: Loader::Bare, append: format!("{clock} inetboot.onfail=shell"), ..Opts::default() };

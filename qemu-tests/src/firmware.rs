@@ -1,7 +1,7 @@
 //! UEFI firmware for machines: OVMF, with its variables in a file of the machine's own; and with Secure
 //! Boot, where the variables have certificates.
 
-use crate::machine::{Kernel, Loader, built};
+use crate::machine::built;
 use crate::{Opts, boot, run};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,6 @@ impl Keys {
         // Whoever has no platform key yet lets anybody enrol one: a boot into our own shell does.
         let opts = Opts {
             append: "inetboot.onfail=shell".into(),
-            loader: Loader::Qemu(Kernel::Own),
             second: Some(built("shell.img")),
             files,
             qemu: secure(&variables),

@@ -93,7 +93,7 @@ impl Default for Opts {
             memory: 512,
             second: None,
             files: Vec::new(),
-            loader: Loader::Qemu(Kernel::Stock),
+            loader: Loader::Qemu(Kernel::Own),
             card: Some("virtio-net-pci"),
             wire: "user".into(),
             qemu: Vec::new(),
@@ -102,6 +102,11 @@ impl Default for Opts {
 }
 
 impl Opts {
+    /// With Debian's kernel and its modules; it takes longer than ours.
+    pub fn stock() -> Self {
+        Self { loader: Loader::Qemu(Kernel::Stock), ..Self::default() }
+    }
+
     /// With a first card that hangs on a hub with nobody else.
     pub fn with_idle_card(mut self) -> Self {
         let idle = ["-netdev", "hubport,id=idle,hubid=7", "-device", "virtio-net-pci,netdev=idle,addr=2"];

@@ -34,7 +34,7 @@ fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
         append: format!("netdir=http://iso.inetboot.test:{}/live.iso", server.port()),
         memory: 512,
         wire: lan.wire(),
-        ..Opts::default()
+        ..Opts::stock()
     };
     let mut machine = boot(&opts);
 
@@ -88,7 +88,7 @@ fn debian_of_two_squashfs_comes_up_from_memory_when_it_is_told_to() {
     let opts = Opts {
         append: format!("netdir={} toram", server.guest_url("/live.iso")),
         memory: 1024,
-        ..Opts::default().with_idle_card()
+        ..Opts::stock().with_idle_card()
     };
     let mut machine = boot(&opts);
     machine.log_in(LONG, Some(&server));

@@ -67,7 +67,7 @@ const E1000: &str = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00";
 fn was_predicted(machine: &Machine, server: &Server, append: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let ctl = |arguments: &[&str]| run(dir.path(), built("inetbootctl").to_str().expect("a path"), arguments);
-    let initramfs = built("initramfs.img");
+    let initramfs = built("own/initramfs.img");
     let arguments = format!("console=ttyS0 netdir={} {append}", server.guest_url("/live.iso"));
     ctl(&[
         "predict",

@@ -56,12 +56,13 @@ fn a_second_boot_of_debian_fetches_less_than_a_twentieth() {
 fn an_image_that_is_localised_outlives_its_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = serve(&images::witness(&Witness::default()));
-    // Its driver is not in the initrd: it comes from the target's root, like the card's.
+    // Its driver is not in the initrd: it comes from the target's root, like the card's. Nor is it in
+    // our own kernel.
     let qemu = disk(dir.path(), 256 << 20, &AHCI);
     format(dir.path());
     let netdir = format!("netdir={}", server.guest_url("/x.iso"));
     let append = format!("{netdir} inetboot.cache=/dev/sda inetboot.localise=yes");
-    let mut machine = boot(&Opts { append, qemu, ..Opts::default() });
+    let mut machine = boot(&Opts { append, qemu, ..Opts::stock() });
     machine.expect("the image is on /dev/sda whole: the network may go", LONG, Some(&server));
     server.set_down(true);
     machine.type_line("");

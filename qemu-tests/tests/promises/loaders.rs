@@ -3,7 +3,7 @@
 
 use qemu_tests::images::Witness;
 use qemu_tests::lan::{Lan, Service};
-use qemu_tests::machine::{Kernel, Loader, built, output_of, repository};
+use qemu_tests::machine::{Loader, built, output_of, repository};
 use qemu_tests::web::{Content, Server};
 use qemu_tests::{Machine, Opts, boot, firmware, images, run};
 use std::fs;
@@ -267,11 +267,8 @@ fn a_menu_from_the_web_and_after_a_failure_another_mirror() {
          [[entry]]\nname = \"b\"\ntitle = \"Second of the web\"\nnetdir = \"{gone}\"\n"
     );
     let menus = Server::builder().file("/m.toml", Content::Bytes(text.into_bytes().into())).start().unwrap();
-    let opts = Opts {
-        append: format!("witness=1 inetboot.menu={}", menus.guest_url("/m.toml")),
-        loader: Loader::Qemu(Kernel::Own),
-        ..Opts::default()
-    };
+    let opts =
+        Opts { append: format!("witness=1 inetboot.menu={}", menus.guest_url("/m.toml")), ..Opts::default() };
     let mut machine = boot(&opts);
     machine.expect("Second of the web", SOON, Some(&menus));
     machine.expect("Restart this machine", SOON, Some(&menus));

@@ -169,7 +169,7 @@ fn pcrs_of_a_tpm_2_are_predicted_and_every_tool_agrees() {
     let arguments = format!("{} first=1", site.netdir());
     let expected = site.predict(&built("initramfs.img"), &arguments, &[]);
     let tpm = Tpm::new(Version::V20);
-    let opts = Opts { append: arguments, ..Opts::default() };
+    let opts = Opts { append: arguments, ..Opts::stock() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");
     let said = machine.said();
     assert!(said.contains("measuring into the TPM 2.0 (sha1, sha256)"), "the screen says so");
@@ -314,7 +314,7 @@ fn pcrs_of_a_tpm_1_2_are_predicted() {
     let site = Site::new(&Witness::default());
     let expected = site.predict(&built("initramfs.img"), &site.netdir(), &[]);
     let tpm = Tpm::new(Version::V12);
-    let mut machine = site.boot(&Opts { append: site.netdir(), ..Opts::default() }, &tpm, "tpm-tis");
+    let mut machine = site.boot(&Opts { append: site.netdir(), ..Opts::stock() }, &tpm, "tpm-tis");
     assert!(machine.said().contains("measuring into the TPM 1.2 (sha1)"));
     let holds = sysfs_pcrs(&mut machine, &site);
     assert_eq!(ours(&holds, &expected), ours(&expected, &holds));
@@ -337,7 +337,7 @@ fn pcrs_of_a_tpm_1_2_are_predicted() {
 fn under_uefi_the_firmwares_log_is_continued() {
     let site = Site::new(&with_tools());
     let variables = tempfile::tempdir().unwrap();
-    let opts = Opts { append: site.netdir(), qemu: firmware::uefi(variables.path()), ..Opts::default() };
+    let opts = Opts { append: site.netdir(), qemu: firmware::uefi(variables.path()), ..Opts::stock() };
     let tpm = Tpm::new(Version::V20);
     let mut machine = site.boot(&opts, &tpm, "tpm-crb");
     site.take(&mut machine, "/run/inetboot/eventlog", "first");
@@ -369,7 +369,7 @@ fn what_grub_measured_comes_first_in_one_log() {
     let disk = site.path("disk");
     images::grub_disk(&disk, &format!("{} first=1", site.netdir())).unwrap();
     let tpm = Tpm::new(Version::V20);
-    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::default() };
+    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::stock() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");
     let holds = pcrs(&tools(&mut machine, &site, "tpm2 pcrread"));
     let log = site.take(&mut machine, "/run/inetboot/eventlog", "log");
@@ -417,7 +417,7 @@ fn told(said: &str) -> Vec<String> {
 fn nothing_is_opened_reached_or_loaded_before_it_is_measured() {
     let site = Site::new(&Witness::default());
     let tpm = Tpm::new(Version::V20);
-    let opts = Opts { append: format!("{} {PROBES}", site.netdir()), ..Opts::default() };
+    let opts = Opts { append: format!("{} {PROBES}", site.netdir()), ..Opts::stock() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");
     machine.run("dmesg -n 1", 60, Some(&site.server));
     let said = machine.said();
@@ -476,7 +476,7 @@ fn one_byte_changes_the_pcr_that_is_named_and_no_other() {
         site.ctl(&["image", "index", "w.iso"]);
     };
     index();
-    let initramfs = built("initramfs.img");
+    let initramfs = built("own/initramfs.img");
     let agent = [fs::read(built("inetboot")).unwrap(), vec![0]].concat();
     let other_agent = images::with_files(&[&initramfs], &[("init".into(), agent.clone())]).unwrap();
 

@@ -19,7 +19,7 @@ fn report(lan: &Lan, server: &Server, arguments: &str) -> (Machine, String) {
     let opts = Opts {
         append: format!("netdir=http://iso.inetboot.test:{}/w.iso {arguments}", server.port()),
         wire: lan.wire(),
-        ..Opts::default()
+        ..Opts::stock()
     };
     let mut machine = boot(&opts);
     let said = machine.expect("witness: ready", SOON, Some(server));

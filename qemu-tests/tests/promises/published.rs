@@ -89,7 +89,7 @@ fn debian_boots_verified_from_a_plain_image_with_our_index_and_a_pin() {
     let append =
         format!("netdir={} inetboot.index={index} {pin} inetboot.tpm=require", urls(&servers, "/x.iso"));
     let arguments = format!("console=ttyS0 {append}");
-    let initramfs = built("initramfs.img");
+    let initramfs = built("own/initramfs.img");
     let initramfs = initramfs.to_str().expect("a path");
     let predict = ["predict", "--initramfs", initramfs, "--arguments", &arguments];
     let predicted = run(dir.path(), built("inetbootctl").to_str().expect("a path"), &predict);
