@@ -369,7 +369,7 @@ fn what_grub_measured_comes_first_in_one_log() {
     let disk = site.path("disk");
     images::grub_disk(&disk, &format!("{} first=1", site.netdir())).unwrap();
     let tpm = Tpm::new(Version::V20);
-    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::stock() };
+    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::default() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");
     let holds = pcrs(&tools(&mut machine, &site, "tpm2 pcrread"));
     let log = site.take(&mut machine, "/run/inetboot/eventlog", "log");
