@@ -1,6 +1,8 @@
-//! Every way to be started, with our own kernel, each up to the login prompt of the Debian ISO, and each
-//! with another card.
+//! Every way to be started, with our own kernel, each up to the login prompt of the Debian ISO. The boots
+//! are shared: each is with another card, and half of them with an image that is published in another
+//! form. A unified kernel image is in `secure_boot`.
 
+use crate::published::Published;
 use qemu_tests::images::Witness;
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::machine::{Loader, built, output_of, repository};
@@ -30,27 +32,32 @@ pub fn netdir(server: &Server) -> String {
 }
 
 /// In our own menu: an address that is in no catalogue, typed. What it takes stands near the end.
-pub fn type_address(machine: &mut Machine, server: &Server) {
+pub fn type_address(machine: &mut Machine, server: &Server, netdir: &str) {
     machine.expect("what shall be booted?", SOON, Some(server));
     let others = machine.expect("Restart this machine", SOON, Some(server));
     let shell = if others.contains("A shell") { UP } else { "" };
     machine.type_keys(&format!("{END}{UP}{shell}\r"));
     machine.expect("Esc goes back", SOON, Some(server));
-    machine.type_keys(&format!("\x15{} type=debian\r", netdir(server)));
+    machine.type_keys(&format!("\x15{netdir} type=debian\r"));
 }
 
 /// Up to the login prompt, by way of kexec; by the card `driver` drives.
 pub fn logs_in(machine: &mut Machine, server: &Server, driver: &str) {
     machine.expect("[8/8] kexec", LONG, Some(server));
     machine.log_in(LONG, Some(server));
+    drives(machine, server, driver);
+}
+
+/// The network card of the target is driven by `driver`.
+fn drives(machine: &mut Machine, server: &Server, driver: &str) {
     let uses = machine.run("readlink /sys/class/net/[eu]*/device/driver", LONG, Some(server));
     assert!(uses.ends_with(driver), "{uses}");
 }
 
 /// What our menu of the CD looks like on the screen of a PC, left beside what was built.
 #[test]
-fn a_cd_in_a_pc_with_bios_shows_our_menu_and_boots_what_is_typed_there_by_e1000() {
-    let server = site();
+fn a_cd_in_a_pc_with_bios_shows_our_menu_and_boots_a_torrent_that_is_typed_there_by_e1000() {
+    let image = Published::torrent();
     let dir = tempfile::tempdir().unwrap();
     let monitor = dir.path().join("monitor");
     let monitor_at = format!("unix:{},server=on,wait=off", monitor.display());
@@ -61,20 +68,21 @@ fn a_cd_in_a_pc_with_bios_shows_our_menu_and_boots_what_is_typed_there_by_e1000(
         ..Opts::default()
     };
     let mut machine = boot(&opts);
-    machine.expect("own menu", SOON, Some(&server));
+    machine.expect("own menu", SOON, Some(image.web()));
     machine.type_keys("m");
     // Somebody looks around; the screen shows it as the serial line does.
     for key in ["", "j", UP] {
         machine.type_keys(key);
-        machine.expect("Restart this machine", SOON, Some(&server));
+        machine.expect("Restart this machine", SOON, Some(image.web()));
     }
     std::thread::sleep(Duration::from_secs(2));
     let picture = repository().join("target/boot/menu.png");
     screenshot(&monitor, &picture);
     assert!(fs::read(picture).unwrap().starts_with(b"\x89PNG"));
     machine.type_keys("j");
-    type_address(&mut machine, &server);
-    logs_in(&mut machine, &server, "e1000");
+    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
+    image.logs_in(&mut machine);
+    drives(&mut machine, image.web(), "e1000");
 }
 
 fn screenshot(monitor: &Path, to: &Path) {
@@ -91,8 +99,8 @@ fn screenshot(monitor: &Path, to: &Path) {
 }
 
 #[test]
-fn a_cd_in_a_pc_with_uefi_by_e1000e() {
-    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+fn a_cd_in_a_pc_with_uefi_by_e1000e_from_casyncs_store() {
+    let (image, dir) = (Published::casyncs_store(), tempfile::tempdir().unwrap());
     let opts = Opts {
         loader: Loader::Cd(built("inetboot.iso")),
         card: Some("e1000e"),
@@ -100,24 +108,26 @@ fn a_cd_in_a_pc_with_uefi_by_e1000e() {
         ..Opts::default()
     };
     let mut machine = boot(&opts);
-    machine.expect("own menu", SOON, Some(&server));
+    machine.expect("own menu", SOON, Some(image.web()));
     machine.type_keys("m");
     // There is a screen.
-    machine.expect("fb0: EFI VGA frame buffer device", SOON, Some(&server));
-    type_address(&mut machine, &server);
-    logs_in(&mut machine, &server, "e1000e");
+    machine.expect("fb0: EFI VGA frame buffer device", SOON, Some(image.web()));
+    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
+    image.logs_in(&mut machine);
+    drives(&mut machine, image.web(), "e1000e");
 }
 
 #[test]
-fn the_same_file_on_a_usb_stick_by_rtl8139() {
-    let server = site();
+fn the_same_file_on_a_usb_stick_by_rtl8139_from_a_metalink() {
+    let image = Published::metalink();
     let opts =
         Opts { loader: Loader::UsbStick(built("inetboot.iso")), card: Some("rtl8139"), ..Opts::default() };
     let mut machine = boot(&opts);
-    machine.expect("own menu", SOON, Some(&server));
+    machine.expect("own menu", SOON, Some(image.web()));
     machine.type_keys("m");
-    type_address(&mut machine, &server);
-    logs_in(&mut machine, &server, "8139cp");
+    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
+    image.logs_in(&mut machine);
+    drives(&mut machine, image.web(), "8139cp");
 }
 
 /// A disk for UEFI with these files; the first is what the firmware starts.
@@ -149,16 +159,6 @@ pub fn esp(dir: &Path, files: &[(&Path, &str)]) -> PathBuf {
 }
 
 pub const STARTED: &str = "EFI/BOOT/BOOTX64.EFI";
-
-#[test]
-fn a_unified_kernel_image_by_virtio() {
-    let (server, dir) = (site(), tempfile::tempdir().unwrap());
-    let disk = esp(dir.path(), &[(&built("inetboot.efi"), STARTED)]);
-    let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(dir.path()), ..Opts::default() };
-    let mut machine = boot(&opts);
-    type_address(&mut machine, &server);
-    logs_in(&mut machine, &server, "virtio_net");
-}
 
 /// What `scripts/media` makes for a web server, but for a catalogue of our own.
 fn ipxe_tree(dir: &Path, server: &Server) -> PathBuf {
@@ -242,8 +242,8 @@ fn pxe_of_the_firmware_by_tftp_then_ipxe() {
 }
 
 #[test]
-fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle() {
-    let server = site();
+fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle_from_a_classic_store() {
+    let image = Published::classic_store();
     let disk = PathBuf::from(output_of(&mut Command::new(repository().join("qemu-tests/isos/installed"))));
     let opts = Opts {
         loader: Loader::Disk(disk),
@@ -252,8 +252,9 @@ fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle() {
         ..Opts::default()
     };
     let mut machine = boot(&opts);
-    type_address(&mut machine, &server);
-    logs_in(&mut machine, &server, "cdc_ether");
+    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
+    image.logs_in(&mut machine);
+    drives(&mut machine, image.web(), "cdc_ether");
 }
 
 /// A fetched menu, and the menu of a boot that failed.

@@ -1,7 +1,7 @@
 //! Images that somebody vouches for, booted: the real Debian ISO by our index, from stores, by the
 //! world's indexes. Of two mirrors one has wrong bytes and one dies in the middle of the boot; the
 //! boot goes on to the login prompt, and says who it was. What is not vouched for as was demanded
-//! is not booted.
+//! is not booted. Those that nobody signed are booted by the machines of `loaders`.
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;
@@ -47,26 +47,79 @@ fn urls(servers: &[Server; 2], path: &str) -> String {
     servers.iter().map(|server| server.guest_url(path)).collect::<Vec<_>>().join(",")
 }
 
-/// Boots with `append`, while the honest mirror dies at the hand-over, to the login prompt; the
-/// screen and the receipt name the other one.
-fn goes_on(append: String, servers: &[Server; 2], trust: &str) -> Machine {
-    goes_on_with(&Opts { append, ..Opts::default() }, servers, trust)
+/// An image as somebody published it, on two mirrors.
+pub struct Published {
+    _dir: tempfile::TempDir,
+    mirrors: [Server; 2],
+    _index: Option<Server>,
+    /// What is to be written after `netdir=`.
+    pub address: String,
 }
 
-fn goes_on_with(opts: &Opts, [lies, dies]: &[Server; 2], trust: &str) -> Machine {
-    let mut machine = boot(opts);
+impl Published {
+    fn of_store(dir: tempfile::TempDir, index: &str) -> Self {
+        fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
+        let mirrors = mirrors(dir.path());
+        let address = urls(&mirrors, index);
+        Self { _dir: dir, mirrors, _index: None, address }
+    }
+
+    /// By an index that `make` writes: the image's mirrors are named there, not in the address.
+    fn of_index(make: fn(&Path, &str, &[String]), index: &str) -> Self {
+        let dir = site(&images::debian());
+        let mirrors = mirrors(dir.path());
+        make(dir.path(), "x", &[mirrors[0].guest_url("/x.iso"), mirrors[1].guest_url("/x.iso")]);
+        let server = serve(dir.path());
+        let address = server.guest_url(index);
+        Self { _dir: dir, mirrors, _index: Some(server), address }
+    }
+
+    pub fn classic_store() -> Self {
+        let dir = site(&images::debian());
+        ctl(dir.path(), &["build", "x.iso", "--store", "store", "--classic"]);
+        Self::of_store(dir, "/x.iso.idx")
+    }
+
+    pub fn casyncs_store() -> Self {
+        let dir = site(&images::debian());
+        publish::casync(dir.path(), "x");
+        Self::of_store(dir, "/x.caibx")
+    }
+
+    pub fn torrent() -> Self {
+        Self::of_index(publish::torrent, "/x.torrent")
+    }
+
+    pub fn metalink() -> Self {
+        Self::of_index(publish::metalink, "/x.meta4")
+    }
+
+    /// The mirror that is there to the end.
+    pub fn web(&self) -> &Server {
+        &self.mirrors[0]
+    }
+
+    /// The machine boots it by way of kexec, nobody vouching for it, and logs in.
+    pub fn logs_in(&self, machine: &mut Machine) {
+        goes_on(machine, &self.mirrors, UNVOUCHED);
+    }
+}
+
+/// The boot of `machine` goes by way of kexec, while the honest mirror dies at the hand-over, to the
+/// login prompt; the screen and the receipt name the other one.
+fn goes_on(machine: &mut Machine, [lies, dies]: &[Server; 2], trust: &str) {
     let first = machine.expect("handing over to the target's own /init", LONG, Some(lies));
+    assert!(first.contains("[8/8] kexec"), "it went another way");
     assert!(first.contains(trust), "\"{trust}\" was not said");
     dies.set_down(true);
     machine.log_in(LONG, Some(lies));
     let receipt = machine.run("cat /run/inetboot/receipt.json", LONG, Some(lies));
     assert!(receipt.contains(&format!("\"trust\": \"{trust}\"")), "{receipt}");
-    names(&machine, &receipt, lies);
+    names(machine, &receipt, lies);
     let said = machine.said();
     for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
         assert!(!said.contains(bad), "the serial line says {bad}");
     }
-    machine
 }
 
 fn names(machine: &Machine, receipt: &str, lies: &Server) {
@@ -96,7 +149,8 @@ fn debian_boots_verified_from_a_plain_image_with_our_index_and_a_pin() {
 
     let tpm = Tpm::new(Version::V20);
     let opts = Opts { append, qemu: tpm.qemu("tpm-crb"), ..Opts::default() };
-    let mut machine = goes_on_with(&opts, &servers, "verified, pinned");
+    let mut machine = boot(&opts);
+    goes_on(&mut machine, &servers, "verified, pinned");
     // Whatever happened on the way, it was the boot that was to be expected.
     let holds = machine.run("cat /sys/class/tpm/tpm0/pcr-sha256/[89]", LONG, Some(&servers[0]));
     let (_, sha256) = predicted.split_once("sha256:").expect("a bank");
@@ -117,43 +171,8 @@ fn debian_boots_verified_from_a_store_that_is_signed() {
     fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
     let servers = mirrors(dir.path());
     let append = format!("netdir={} {key}", urls(&servers, "/x.iso.idx"));
-    goes_on(append, &servers, &format!("verified, signed by {}", &key["inetboot.key=".len()..]));
-}
-
-#[test]
-fn debian_boots_from_a_classic_store() {
-    let dir = site(&images::debian());
-    ctl(dir.path(), &["build", "x.iso", "--store", "store", "--classic"]);
-    fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
-    let servers = mirrors(dir.path());
-    goes_on(format!("netdir={}", urls(&servers, "/x.iso.idx")), &servers, UNVOUCHED);
-}
-
-#[test]
-fn debian_boots_from_its_torrent() {
-    let dir = site(&images::debian());
-    let servers = mirrors(dir.path());
-    publish::torrent(dir.path(), "x", &[servers[0].guest_url("/x.iso"), servers[1].guest_url("/x.iso")]);
-    let index = serve(dir.path());
-    goes_on(format!("netdir={}", index.guest_url("/x.torrent")), &servers, UNVOUCHED);
-}
-
-#[test]
-fn debian_boots_from_its_metalink() {
-    let dir = site(&images::debian());
-    let servers = mirrors(dir.path());
-    publish::metalink(dir.path(), "x", &[servers[0].guest_url("/x.iso"), servers[1].guest_url("/x.iso")]);
-    let index = serve(dir.path());
-    goes_on(format!("netdir={}", index.guest_url("/x.meta4")), &servers, UNVOUCHED);
-}
-
-#[test]
-fn debian_boots_from_casyncs_store() {
-    let dir = site(&images::debian());
-    publish::casync(dir.path(), "x");
-    fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
-    let servers = mirrors(dir.path());
-    goes_on(format!("netdir={}", urls(&servers, "/x.caibx")), &servers, UNVOUCHED);
+    let mut machine = boot(&Opts { append, ..Opts::default() });
+    goes_on(&mut machine, &servers, &format!("verified, signed by {}", &key["inetboot.key=".len()..]));
 }
 
 /// Boots with `append`, which has to be refused with `words` before anything of the image is used.

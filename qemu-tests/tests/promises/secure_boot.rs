@@ -39,7 +39,7 @@ fn own_keys_start_our_image_and_kexec_takes_a_signed_kernel_and_refuses_a_forged
     keys.sign(&built("inetboot.efi"), &signed);
     let mut machine = owned(dir.path(), &keys, &signed);
     machine.expect("Secure boot enabled", SOON, Some(&server));
-    type_address(&mut machine, &server);
+    type_address(&mut machine, &server, &netdir(&server));
     loaders::logs_in(&mut machine, &server, "virtio_net");
     assert!(machine.run("cat /sys/kernel/security/lockdown", 60, None).contains("[integrity]"));
     drop(machine);
@@ -47,7 +47,7 @@ fn own_keys_start_our_image_and_kexec_takes_a_signed_kernel_and_refuses_a_forged
     let witness = images::witness(&Witness { forged_kernel: true, ..Witness::default() });
     let forged = Server::builder().file("/live.iso", Content::File(witness)).start().unwrap();
     let mut machine = owned(dir.path(), &keys, &signed);
-    type_address(&mut machine, &forged);
+    type_address(&mut machine, &forged, &netdir(&forged));
     machine.expect("] kexec failed: ", LONG, Some(&forged));
     let sentence = machine.expect("\n", 30, Some(&forged));
     assert!(sentence.contains("signature of the target's kernel"), "{sentence}");
