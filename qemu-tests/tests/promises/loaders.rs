@@ -48,6 +48,13 @@ pub fn logs_in(machine: &mut Machine, server: &Server, driver: &str) {
     drives(machine, server, driver);
 }
 
+/// The same with a published image, whose address is typed into our menu.
+fn boots(machine: &mut Machine, image: &Published, driver: &str) {
+    type_address(machine, image.web(), &image.netdir());
+    image.logs_in(machine);
+    drives(machine, image.web(), driver);
+}
+
 /// The network card of the target is driven by `driver`.
 fn drives(machine: &mut Machine, server: &Server, driver: &str) {
     let uses = machine.run("readlink /sys/class/net/[eu]*/device/driver", LONG, Some(server));
@@ -80,9 +87,7 @@ fn a_cd_in_a_pc_with_bios_shows_our_menu_and_boots_a_torrent_that_is_typed_there
     screenshot(&monitor, &picture);
     assert!(fs::read(picture).unwrap().starts_with(b"\x89PNG"));
     machine.type_keys("j");
-    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
-    image.logs_in(&mut machine);
-    drives(&mut machine, image.web(), "e1000");
+    boots(&mut machine, &image, "e1000");
 }
 
 fn screenshot(monitor: &Path, to: &Path) {
@@ -112,9 +117,7 @@ fn a_cd_in_a_pc_with_uefi_by_e1000e_from_casyncs_store() {
     machine.type_keys("m");
     // There is a screen.
     machine.expect("fb0: EFI VGA frame buffer device", SOON, Some(image.web()));
-    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
-    image.logs_in(&mut machine);
-    drives(&mut machine, image.web(), "e1000e");
+    boots(&mut machine, &image, "e1000e");
 }
 
 #[test]
@@ -125,9 +128,7 @@ fn the_same_file_on_a_usb_stick_by_rtl8139_from_a_metalink() {
     let mut machine = boot(&opts);
     machine.expect("own menu", SOON, Some(image.web()));
     machine.type_keys("m");
-    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
-    image.logs_in(&mut machine);
-    drives(&mut machine, image.web(), "8139cp");
+    boots(&mut machine, &image, "8139cp");
 }
 
 /// A disk for UEFI with these files; the first is what the firmware starts.
@@ -252,9 +253,7 @@ fn grub_of_an_installed_machine_by_its_hook_and_a_usb_dongle_from_a_classic_stor
         ..Opts::default()
     };
     let mut machine = boot(&opts);
-    type_address(&mut machine, image.web(), &format!("netdir={}", image.address));
-    image.logs_in(&mut machine);
-    drives(&mut machine, image.web(), "cdc_ether");
+    boots(&mut machine, &image, "cdc_ether");
 }
 
 /// A fetched menu, and the menu of a boot that failed.

@@ -52,8 +52,7 @@ pub struct Published {
     _dir: tempfile::TempDir,
     mirrors: [Server; 2],
     _index: Option<Server>,
-    /// What is to be written after `netdir=`.
-    pub address: String,
+    address: String,
 }
 
 impl Published {
@@ -92,6 +91,10 @@ impl Published {
 
     pub fn metalink() -> Self {
         Self::of_index(publish::metalink, "/x.meta4")
+    }
+
+    pub fn netdir(&self) -> String {
+        format!("netdir={}", self.address)
     }
 
     /// The mirror that is there to the end.
