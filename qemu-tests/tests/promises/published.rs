@@ -52,15 +52,16 @@ pub struct Published {
     _dir: tempfile::TempDir,
     mirrors: [Server; 2],
     _index: Option<Server>,
-    address: String,
+    /// The kernel argument that names it.
+    pub netdir: String,
 }
 
 impl Published {
     fn of_store(dir: tempfile::TempDir, index: &str) -> Self {
         fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
         let mirrors = mirrors(dir.path());
-        let address = urls(&mirrors, index);
-        Self { _dir: dir, mirrors, _index: None, address }
+        let netdir = format!("netdir={}", urls(&mirrors, index));
+        Self { _dir: dir, mirrors, _index: None, netdir }
     }
 
     /// By an index that `make` writes: the image's mirrors are named there, not in the address.
@@ -69,8 +70,8 @@ impl Published {
         let mirrors = mirrors(dir.path());
         make(dir.path(), "x", &[mirrors[0].guest_url("/x.iso"), mirrors[1].guest_url("/x.iso")]);
         let server = serve(dir.path());
-        let address = server.guest_url(index);
-        Self { _dir: dir, mirrors, _index: Some(server), address }
+        let netdir = format!("netdir={}", server.guest_url(index));
+        Self { _dir: dir, mirrors, _index: Some(server), netdir }
     }
 
     pub fn classic_store() -> Self {
@@ -91,10 +92,6 @@ impl Published {
 
     pub fn metalink() -> Self {
         Self::of_index(publish::metalink, "/x.meta4")
-    }
-
-    pub fn netdir(&self) -> String {
-        format!("netdir={}", self.address)
     }
 
     /// The mirror that is there to the end.
@@ -171,11 +168,10 @@ fn debian_boots_verified_from_a_store_that_is_signed() {
     let key = key.lines().find(|line| line.starts_with("inetboot.key=")).expect("it prints the key");
     ctl(dir.path(), &["build", "x.iso", "--store", "store"]);
     ctl(dir.path(), &["sign", "x.iso.idx", "--secret", "secret.key"]);
-    fs::remove_file(dir.path().join("x.iso")).expect("the image itself is not needed");
-    let servers = mirrors(dir.path());
-    let append = format!("netdir={} {key}", urls(&servers, "/x.iso.idx"));
+    let image = Published::of_store(dir, "/x.iso.idx");
+    let append = format!("{} {key}", image.netdir);
     let mut machine = boot(&Opts { append, ..Opts::default() });
-    goes_on(&mut machine, &servers, &format!("verified, signed by {}", &key["inetboot.key=".len()..]));
+    goes_on(&mut machine, &image.mirrors, &format!("verified, signed by {}", &key["inetboot.key=".len()..]));
 }
 
 /// Boots with `append`, which has to be refused with `words` before anything of the image is used.
