@@ -203,12 +203,15 @@ fn processor() -> impl Iterator<Item = &'static str> {
     PROCESSOR.get_or_init(|| script("accel")).split(' ')
 }
 
-/// The serial line, for QEMU; with `KEEP_LOGS=DIR` a file there has all of it, while it is said.
+/// The serial line, for QEMU; with `KEEP_LOGS=DIR` a file there, named after the test, has all of it, while
+/// it is said.
 fn serial_line() -> String {
     static MACHINES: AtomicU32 = AtomicU32::new(0);
     let number = MACHINES.fetch_add(1, Ordering::Relaxed);
+    // libtest names a test's thread after it.
+    let test = std::thread::current().name().unwrap_or("serial").replace("::", "-");
     match std::env::var("KEEP_LOGS") {
-        Ok(dir) => format!("stdio,id=serial,logfile={dir}/serial-{}-{number}.log", std::process::id()),
+        Ok(dir) => format!("stdio,id=serial,logfile={dir}/{test}-{number}.log"),
         Err(_) => "stdio,id=serial".into(),
     }
 }
