@@ -88,7 +88,7 @@ fn debian_of_two_squashfs_comes_up_from_memory_when_it_is_told_to() {
     let opts = Opts {
         append: format!("netdir={} toram", server.guest_url("/live.iso")),
         memory: 1024,
-        ..Opts::stock().with_idle_card()
+        ..Opts::default().with_idle_card()
     };
     let mut machine = boot(&opts);
     machine.log_in(LONG, Some(&server));

@@ -1,7 +1,8 @@
 //! Secure Boot: with keys of one's own and kexec, or with the distribution's signatures and without
 //! kexec; each lets the Debian ISO log in, and refuses what nobody signed.
 
-use crate::loaders::{self, LONG, SOON, STARTED, esp, netdir, site, type_address};
+use crate::loaders::{LONG, SOON, STARTED, esp, netdir, site, type_address};
+use crate::published::Published;
 use qemu_tests::firmware::{self, Keys};
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::{Loader, Machine, built, script};
@@ -21,10 +22,11 @@ fn owned(dir: &Path, keys: &Keys, program: &Path) -> Machine {
     })
 }
 
-/// The owner's key is enrolled, and the certificate of whoever signed Debian's kernel.
+/// The owner's key is enrolled, and the certificate of whoever signed Debian's kernel; the image is signed,
+/// too.
 #[test]
-fn own_keys_start_our_image_and_kexec_takes_a_signed_kernel_and_refuses_a_forged_one() {
-    let (server, dir) = (site(), tempfile::tempdir().unwrap());
+fn own_keys_start_our_image_and_kexec_takes_the_kernel_of_a_signed_store_and_refuses_a_forged_one() {
+    let (image, dir) = (Published::signed_store(), tempfile::tempdir().unwrap());
     let kernel = PathBuf::from(script("kernel")).join("vmlinuz");
     let certificate = dir.path().join("debian.pem");
     firmware::signer(&kernel, &certificate);
@@ -38,9 +40,9 @@ fn own_keys_start_our_image_and_kexec_takes_a_signed_kernel_and_refuses_a_forged
     let signed = dir.path().join("signed.efi");
     keys.sign(&built("inetboot.efi"), &signed);
     let mut machine = owned(dir.path(), &keys, &signed);
-    machine.expect("Secure boot enabled", SOON, Some(&server));
-    type_address(&mut machine, &server, &netdir(&server));
-    loaders::logs_in(&mut machine, &server, "virtio_net");
+    machine.expect("Secure boot enabled", SOON, Some(image.web()));
+    type_address(&mut machine, image.web(), &image.arguments);
+    image.logs_in(&mut machine);
     assert!(machine.run("cat /sys/kernel/security/lockdown", 60, None).contains("[integrity]"));
     drop(machine);
 
