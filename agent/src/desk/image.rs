@@ -123,6 +123,8 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let work = || -> anyhow::Result<()> {
+            // One for all blocks, and told their length: else each sets up tables for an endless stream.
+            let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
             loop {
                 let number = tally.next.fetch_add(1, Ordering::Relaxed);
                 let Some(end) = ends.get(number) else { return Ok(()) };
@@ -132,7 +134,7 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
                     .with_context(|| format!("reading {}", build.iso.display()))?;
                 let digest = build.kind.algorithm().digest(&block);
                 if let Some((store, form)) = build.kind.store() {
-                    keep(store, form, &hex(&digest), &block, &tally)?;
+                    keep(store, form, &hex(&digest), &block, &mut compressor, &tally)?;
                 }
                 if let Some(slot) = digests.lock().ok().as_mut().and_then(|all| all.get_mut(number)) {
                     *slot = digest;
@@ -185,7 +187,14 @@ fn relative(path: &Path, beside: &Path) -> String {
     path.strip_prefix(beside).unwrap_or(path).display().to_string()
 }
 
-fn keep(store: &Path, form: Form, digest: &str, block: &[u8], tally: &Tally) -> anyhow::Result<()> {
+fn keep(
+    store: &Path,
+    form: Form,
+    digest: &str,
+    block: &[u8],
+    compressor: &mut zstd::bulk::Compressor<'_>,
+    tally: &Tally,
+) -> anyhow::Result<()> {
     let path = store.join(form.path(digest));
     let is_new = tally.taken.lock().is_ok_and(|mut taken| taken.insert(digest.to_owned()));
     if !is_new || path.exists() {
@@ -198,7 +207,7 @@ fn keep(store: &Path, form: Form, digest: &str, block: &[u8], tally: &Tally) -> 
             encoder.write_all(block)?;
             encoder.finish()?
         }
-        Form::Zstd | Form::Casync => zstd::encode_all(block, LEVEL)?,
+        Form::Zstd | Form::Casync => compressor.compress(block)?,
     };
     tally.new_files.fetch_add(1, Ordering::Relaxed);
     tally.new_unpacked.fetch_add(block.len() as u64, Ordering::Relaxed);
