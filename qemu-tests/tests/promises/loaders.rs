@@ -50,7 +50,7 @@ pub fn logs_in(machine: &mut Machine, server: &Server, driver: &str) {
 }
 
 /// The same with a published image, whose address is typed into our menu.
-fn boots(machine: &mut Machine, image: &Published, driver: &str) {
+pub fn boots(machine: &mut Machine, image: &Published, driver: &str) {
     type_address(machine, image.web(), &image.arguments);
     image.logs_in(machine);
     drives(machine, image.web(), driver);

@@ -1,7 +1,7 @@
 //! Secure Boot: with keys of one's own and kexec, or with the distribution's signatures and without
 //! kexec; each lets the Debian ISO log in, and refuses what nobody signed.
 
-use crate::loaders::{LONG, SOON, STARTED, esp, netdir, site, type_address};
+use crate::loaders::{LONG, SOON, STARTED, boots, esp, netdir, site, type_address};
 use crate::published::Published;
 use qemu_tests::firmware::{self, Keys};
 use qemu_tests::images::{self, Witness};
@@ -41,8 +41,7 @@ fn own_keys_start_our_image_and_kexec_takes_the_kernel_of_a_signed_store_and_ref
     keys.sign(&built("inetboot.efi"), &signed);
     let mut machine = owned(dir.path(), &keys, &signed);
     machine.expect("Secure boot enabled", SOON, Some(image.web()));
-    type_address(&mut machine, image.web(), &image.arguments);
-    image.logs_in(&mut machine);
+    boots(&mut machine, &image, "virtio_net");
     assert!(machine.run("cat /sys/kernel/security/lockdown", 60, None).contains("[integrity]"));
     drop(machine);
 
