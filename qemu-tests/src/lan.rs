@@ -116,6 +116,7 @@ impl Lan {
         self.is_well(machine, &fetch, server);
 
         server.set_down(true);
+        machine.gives_up_its_turn();
         machine.type_line(
             "cat /usr/bin/* /usr/lib/x86_64-linux-gnu/* 2> /dev/null | wc -c; echo read-$((40+2))",
         );

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod publish;
 pub mod switch;
 pub mod tpm;
+mod turn;
 pub mod web;
 
 pub use machine::{Machine, Opts, boot};

@@ -1,5 +1,6 @@
 //! A virtual machine under test: QEMU in a process group of its own, its serial line, a deadline.
 
+use crate::turn::Turn;
 use crate::web::Server;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -121,6 +122,7 @@ pub struct Machine {
     stdin: ChildStdin,
     serial: Arc<Serial>,
     started: Instant,
+    turn: Option<Turn>,
     _initrd: Option<tempfile::NamedTempFile>,
 }
 
@@ -216,7 +218,7 @@ fn serial_line() -> String {
     }
 }
 
-/// Start a machine.
+/// Start a machine, when it is its turn.
 pub fn boot(opts: &Opts) -> Machine {
     let files = match opts.loader {
         Loader::Qemu(Kernel::Own) => Some(("own/vmlinuz", "own/initramfs.img")),
@@ -255,6 +257,7 @@ pub fn boot(opts: &Opts) -> Machine {
         let index = if matches!(opts.loader, Loader::Network) { ",bootindex=0" } else { "" };
         command.args(["-device", &format!("{card},netdev=net0{place}{index}")]);
     }
+    let turn = Turn::take();
     let mut qemu = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -279,7 +282,7 @@ pub fn boot(opts: &Opts) -> Machine {
         }
     });
     let stdin = qemu.stdin.take().expect("it was piped");
-    Machine { qemu, stdin, serial, started: Instant::now(), _initrd: joined }
+    Machine { qemu, stdin, serial, started: Instant::now(), turn: Some(turn), _initrd: joined }
 }
 
 impl Machine {
@@ -338,6 +341,11 @@ impl Machine {
         self.expect("login: ", seconds, web);
         self.type_line("root");
         self.expect("# ", seconds, web);
+    }
+
+    /// From here on it mostly waits: another machine may have its turn.
+    pub fn gives_up_its_turn(&mut self) {
+        self.turn = None;
     }
 
     /// Everything said so far.

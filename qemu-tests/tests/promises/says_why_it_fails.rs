@@ -12,6 +12,10 @@ const SOON: u64 = 240;
 /// Boots, and demands a line that has all of `parts` and names its step, then the usual way on.
 fn says(opts: &Opts, server: Option<&Server>, step: &str, parts: &[&str]) -> Machine {
     let mut machine = boot(opts);
+    if step == "network" {
+        // It takes a minute to fail.
+        machine.gives_up_its_turn();
+    }
     machine.expect(&format!("] {step} failed: "), SOON, server);
     let said = machine.expect("\n", 30, server);
     for part in parts {

@@ -1,0 +1,32 @@
+//! Turns: only as many machines work at a time as the processors can serve. More get in each other's way:
+//! four emulated ones on two processors take a fifth more of their time than three.
+
+use std::num::NonZero;
+use std::sync::{Condvar, Mutex};
+use std::thread::available_parallelism;
+
+/// How many machines have a turn.
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// A machine's right to work; given back when dropped.
+#[derive(Debug)]
+pub struct Turn(());
+
+impl Turn {
+    /// Waits until there is one. They are one more than the processors, for now and then every machine
+    /// waits for something.
+    pub fn take() -> Self {
+        let turns = available_parallelism().map_or(1, NonZero::get) + 1;
+        let taken = TAKEN.lock().unwrap();
+        *GIVEN_BACK.wait_while(taken, |taken| *taken >= turns).unwrap() += 1;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap() -= 1;
+        GIVEN_BACK.notify_one();
+    }
+}
