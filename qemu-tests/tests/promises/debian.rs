@@ -78,24 +78,3 @@ fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
     machine.expect("reboot: Power down", LONG, Some(&server));
     assert_eq!(digest(&iso), before, "the ISO was changed");
 }
-
-#[test]
-fn debian_of_two_squashfs_comes_up_from_memory_when_it_is_told_to() {
-    let server = Server::builder()
-        .file("/live.iso", Content::File(images::debian_in_layers()))
-        .start()
-        .expect("starting a web server");
-    let opts = Opts {
-        append: format!("netdir={} toram", server.guest_url("/live.iso")),
-        memory: 1024,
-        ..Opts::default().with_idle_card()
-    };
-    let mut machine = boot(&opts);
-    machine.log_in(LONG, Some(&server));
-    let run = |machine: &mut Machine, command: &str| machine.run(command, LONG, Some(&server));
-    assert!(run(&mut machine, "cat /etc/second").contains("from the second squashfs"));
-    assert!(run(&mut machine, "findmnt -n /run/live/medium").contains("tmpfs"));
-    // Whoever has it in memory needs nobody.
-    server.set_down(true);
-    run(&mut machine, "cat /usr/bin/* > /dev/null");
-}

@@ -22,10 +22,11 @@ const UP: &str = "\x1b[A";
 const END: &str = "\x1b[F";
 
 pub fn site() -> Server {
-    Server::builder()
-        .file("/live.iso", Content::File(images::debian()))
-        .start()
-        .expect("starting a web server")
+    serve(images::debian())
+}
+
+fn serve(iso: PathBuf) -> Server {
+    Server::builder().file("/live.iso", Content::File(iso)).start().expect("starting a web server")
 }
 
 pub fn netdir(server: &Server) -> String {
@@ -219,21 +220,29 @@ fn ipxe_under_bios_by_vmxnet3_and_again_under_uefi_which_fetches_less_than_a_twe
     assert!(second * 20 < first, "{second} bytes after {first}:\n{said}");
 }
 
+/// What is booted is of two squashfs, and told to come up from memory.
 #[test]
-fn pxe_of_the_firmware_by_tftp_then_ipxe() {
-    let (server, dir) = (site(), tempfile::tempdir().unwrap());
-    let tree = ipxe_tree(dir.path(), &server, "");
+fn pxe_of_the_firmware_by_tftp_then_ipxe_and_two_squashfs_into_memory() {
+    let (server, dir) = (serve(images::debian_in_layers()), tempfile::tempdir().unwrap());
+    let tree = ipxe_tree(dir.path(), &server, "toram");
     fs::copy("/usr/lib/ipxe/snponly.efi", tree.join("snponly.efi")).unwrap();
     let lan = Lan::new(Service::Pxe(tree.clone()));
     let opts = Opts {
         loader: Loader::Network,
         wire: lan.wire(),
         qemu: firmware::uefi(dir.path()),
+        memory: 1024,
         ..Opts::default()
     };
     let mut machine = boot(&opts);
     logs_in(&mut machine, &server, "virtio_net");
     assert!(lan.log().contains("sent ") && lan.log().contains("vmlinuz"), "{}", lan.log());
+    let mut run = |command| machine.run(command, LONG, Some(&server));
+    assert!(run("cat /etc/second").contains("from the second squashfs"));
+    assert!(run("findmnt -n /run/live/medium").contains("tmpfs"));
+    // Whoever has it in memory needs nobody.
+    server.set_down(true);
+    run("cat /usr/bin/* > /dev/null");
 }
 
 #[test]

@@ -15,13 +15,9 @@ fn serve() -> Server {
 }
 
 /// Boots the witness over the wire, by name; what it said.
-fn report(lan: &Lan, server: &Server, arguments: &str) -> (Machine, String) {
-    let opts = Opts {
-        append: format!("netdir=http://iso.inetboot.test:{}/w.iso {arguments}", server.port()),
-        wire: lan.wire(),
-        ..Opts::stock()
-    };
-    let mut machine = boot(&opts);
+fn report(opts: Opts, lan: &Lan, server: &Server, arguments: &str) -> (Machine, String) {
+    let append = format!("netdir=http://iso.inetboot.test:{}/w.iso {arguments}", server.port());
+    let mut machine = boot(&Opts { append, wire: lan.wire(), ..opts });
     let said = machine.expect("witness: ready", SOON, Some(server));
     assert!(said.contains("witness: cd boot live numbers"), "{said}");
     (machine, said)
@@ -36,7 +32,7 @@ fn reads_on(machine: &mut Machine, server: &Server) {
 fn ipv6_alone_by_slaac() {
     let server = serve();
     let lan = Lan::new(Service::Slaac);
-    let (mut machine, said) = report(&lan, &server, "");
+    let (mut machine, said) = report(Opts::default(), &lan, &server, "");
     assert!(said.contains("an IPv6 address as routers say"), "{said}");
     assert!(said.contains(&format!("witness: address6 {}", lan.net6())), "{said}\n{}", lan.log());
     reads_on(&mut machine, &server);
@@ -46,9 +42,10 @@ fn ipv6_alone_by_slaac() {
 fn ipv6_alone_by_dhcpv6_whose_lease_is_renewed() {
     let server = serve();
     let lan = Lan::new(Service::Dhcp6);
-    let (mut machine, said) = report(&lan, &server, "ip=dhcp6");
+    let (mut machine, said) = report(Opts::stock(), &lan, &server, "ip=dhcp6");
     assert!(said.contains(&format!("has {}:1", lan.net6())), "{said}\n{}", lan.log());
     // Half of two minutes, from the first life on.
+    machine.gives_up_its_turn();
     let renewed = machine.run("sleep 75; echo slept", SOON, Some(&server));
     assert!(renewed.contains("slept"));
     assert!(lan.log().contains("DHCPRENEW"), "{}", lan.log());
@@ -61,7 +58,7 @@ fn ipv6_alone_by_hand() {
     let lan = Lan::new(Service::Slaac);
     let net = lan.net6();
     let arguments = format!("ip=[{net}:77]::[{net}:1]:64::eth0:none nameserver=[{net}:1]");
-    let (mut machine, said) = report(&lan, &server, &arguments);
+    let (mut machine, said) = report(Opts::default(), &lan, &server, &arguments);
     assert!(said.contains(&format!("{net}:77/64")), "{said}");
     reads_on(&mut machine, &server);
 }
@@ -70,12 +67,13 @@ fn ipv6_alone_by_hand() {
 fn a_vlan_is_carried_into_both_lives_and_its_lease_is_renewed() {
     let server = serve();
     let lan = Lan::new(Service::Dnsmasq).tagged(7);
-    let (mut machine, said) = report(&lan, &server, "vlan=7");
+    let (mut machine, said) = report(Opts::stock(), &lan, &server, "vlan=7");
     assert!(said.contains("eth0.7 (52:54:00:12:34:56) has"), "{said}");
     assert!(said.contains("transplanting 8021q"), "{said}");
     assert!(said.contains(&format!("witness: address {}", lan.net())), "{said}");
     let granted = lan.log().matches("DHCPACK").count();
     // Half of two minutes, from the first life on.
+    machine.gives_up_its_turn();
     machine.run("sleep 75; echo slept", SOON, Some(&server));
     assert!(lan.log().matches("DHCPACK").count() > granted, "{}", lan.log());
     reads_on(&mut machine, &server);
@@ -85,7 +83,7 @@ fn a_vlan_is_carried_into_both_lives_and_its_lease_is_renewed() {
 fn a_link_that_somebody_takes_down_is_put_back() {
     let server = serve();
     let lan = Lan::new(Service::Dnsmasq);
-    let (mut machine, _) = report(&lan, &server, "");
+    let (mut machine, _) = report(Opts::default(), &lan, &server, "");
     for (harm, loss) in [
         ("ip link set eth0 down", "power"),
         ("ip address flush dev eth0", "address"),

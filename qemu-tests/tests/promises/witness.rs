@@ -64,6 +64,7 @@ fn second_life_finds_the_cd() {
     assert!(line(&said, "resolv").starts_with("nameserver 10.0.2.2"));
     assert_eq!(line(&said, "address"), "10.0.2.15/24");
     assert!(said.contains("transplanting fuse"), "the witness' initrd has no modules");
+    assert!(said.contains("not measured: this machine shows no TPM"));
 
     let receipt = machine.run("sleep 3; cat /run/inetboot/receipt.json", 60, Some(&server));
     for part in
