@@ -6,6 +6,8 @@ use crate::config::{LinkName, mac_text, parse_mac};
 use crate::console;
 use crate::early;
 use crate::lease::{Leases, Route};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
 };
@@ -253,6 +255,30 @@ pub fn has_address(address: IpAddr) -> bool {
             is_in_table(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), address)
         }
     }
+}
+
+/// Take back what the machine's links were given by an attempt before this one: the kernel would go on
+/// using it. Routes go with a link's last address.
+pub fn take_back_addresses() {
+    for given in getifaddrs().into_iter().flatten() {
+        let Some((ip, prefix)) = address_of(&given) else { continue };
+        let name = given.interface_name.as_str();
+        let index = if_nametoindex(name).map_err(io::Error::from);
+        if let Err(error) = index.and_then(|index| request(Request::no_address(index, ip, prefix))) {
+            console::say(&format!("  {name} keeps {ip}: {error}"));
+        }
+    }
+}
+
+/// The address and its prefix, but for those that every link has by itself.
+fn address_of(given: &InterfaceAddress) -> Option<(IpAddr, u8)> {
+    let (address, mask) = (given.address.as_ref()?, given.netmask.as_ref()?);
+    let v4 = address.as_sockaddr_in().zip(mask.as_sockaddr_in());
+    let v6 = address.as_sockaddr_in6().zip(mask.as_sockaddr_in6());
+    let v4 = v4.map(|(address, mask)| (address.ip().into(), u32::from(mask.ip()).count_ones()));
+    let v6 = v6.filter(|(address, _)| !address.ip().is_unicast_link_local());
+    let v6 = v6.map(|(address, mask)| (address.ip().into(), u128::from(mask.ip()).count_ones()));
+    v4.or(v6).filter(|(ip, _): &(IpAddr, u32)| !ip.is_loopback()).map(|(ip, bits)| (ip, bits as u8))
 }
 
 fn netlink(groups: u32) -> io::Result<OwnedFd> {

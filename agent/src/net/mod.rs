@@ -115,6 +115,7 @@ impl Explain for NetError {
 /// Bring the machine onto the network.
 pub fn up(config: &NetConfig) -> Result<Network, NetError> {
     clock::raise_to_floor(Duration::ZERO);
+    link::take_back_addresses();
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(config);
     let links = wait_for_links(&mut cards, deadline)?;

@@ -1,4 +1,4 @@
-//! rtnetlink(7): the three requests that a boot needs, as bytes, and what the kernel answers. Pure.
+//! rtnetlink(7): the four requests that a boot needs, as bytes, and what the kernel answers. Pure.
 //!
 //! The crates for it were here first: their types for all messages weighed 250 KB, and with care
 //! still 45.
@@ -14,12 +14,14 @@ const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_DHCP: u8 = 16;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 const RTNH_F_ONLINK: u32 = 4;
+const IFA_LOCAL: u16 = 2;
 
 /// Bytes of the header before a message.
 const HEADER: usize = 16;
@@ -52,7 +54,6 @@ impl Request {
     /// Give the link `index` an address, or let it keep it.
     pub fn address(index: u32, ip: IpAddr, prefix: u8) -> Self {
         const IFA_ADDRESS: u16 = 1;
-        const IFA_LOCAL: u16 = 2;
         const IFA_BROADCAST: u16 = 4;
         let body = [family(ip), prefix, 0, 0];
         let request = Self::new(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, &[&body, &index.to_ne_bytes()])
@@ -65,6 +66,12 @@ impl Request {
         }
         let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
         request.attribute(IFA_BROADCAST, &Ipv4Addr::from(u32::from(ip) | host_bits).octets())
+    }
+
+    /// Take an address from the link `index`.
+    pub fn no_address(index: u32, ip: IpAddr, prefix: u8) -> Self {
+        let body = [family(ip), prefix, 0, 0];
+        Self::new(RTM_DELADDR, 0, &[&body, &index.to_ne_bytes()]).attribute(IFA_LOCAL, &octets(ip))
     }
 
     /// A route by the link `index`.
@@ -156,6 +163,10 @@ mod tests {
             [2, 8, 0, 0, 1, 0, 0, 0, 8, 0, 2, 0, 10, 0, 0, 2, 8, 0, 1, 0, 10, 0, 0, 2]
         );
         assert_eq!(address[40..], [8, 0, 4, 0, 10, 255, 255, 255]);
+        // ip address delete 10.0.0.2/8 dev lo, which says the address twice
+        let gone = Request::no_address(1, [10, 0, 0, 2].into(), 8).bytes();
+        assert_eq!(gone[..8], [32, 0, 0, 0, 21, 0, 5, 0]);
+        assert_eq!(gone[16..], address[16..32]);
         // ip link add link eth0 name eth0.7 type vlan id 7
         let vlan = Request::vlan(2, "eth0.7", 7).bytes();
         let info = [28, 0, 18, 0, 8, 0, 1, 0, b'v', b'l', b'a', b'n', 12, 0, 2, 0, 6, 0, 1, 0, 7, 0, 0, 0];

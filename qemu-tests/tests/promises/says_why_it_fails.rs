@@ -271,6 +271,32 @@ fn onfail_shell_gives_a_shell() {
 }
 
 #[test]
+fn an_address_that_is_corrected_is_the_only_one() {
+    let server = server(content(b"x"));
+    let with = |address: &str| {
+        let gone = server.guest_url("/gone.iso");
+        format!("netdir={gone} ip={address}::10.0.2.2:255.255.255.0::eth0:none console=ttyS0")
+    };
+    let opts = Opts { second: Some(built("shell.img")), ..append(with("10.0.2.50")) };
+    let mut machine = says(&opts, Some(&server), "source", &["404 Not Found"]);
+    let menu = |machine: &mut Machine, keys: &str| {
+        machine.type_keys(" ");
+        machine.expect("Restart this machine", 30, Some(&server));
+        machine.type_keys(keys);
+    };
+    menu(&mut machine, "j\r");
+    machine.expect("Esc goes back", 30, Some(&server));
+    machine.type_keys(&format!("\x15{}\r", with("10.0.2.77")));
+    machine.expect("press a key for a menu", SOON, Some(&server));
+    // The shell is the last but one.
+    menu(&mut machine, "\x1b[F\x1b[A\r");
+    machine.expect("a shell; leave it with exit", 30, Some(&server));
+    let addresses = machine.run("ip -4 address show eth0", 30, Some(&server));
+    assert!(addresses.contains("10.0.2.77/24") && !addresses.contains("10.0.2.50"), "{addresses}");
+    assert!(machine.run("ip route", 30, Some(&server)).contains("default via 10.0.2.2"));
+}
+
+#[test]
 fn no_hypervisor_on_the_medium() {
     let server = witness(&Witness::default());
     let opts = append(format!("{} bootxen=1", netdir(&server)));
