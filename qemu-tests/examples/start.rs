@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::panic)] // a program for the desk
 
 use qemu_tests::images;
-use qemu_tests::machine::Loader;
+use qemu_tests::machine::{Kernel, Loader};
 use qemu_tests::web::{Content, Server};
 use qemu_tests::{Opts, boot};
 use std::fs;
@@ -49,8 +49,11 @@ fn main() {
     let netdir = format!("{clock} netdir={}", server.guest_url("/live.iso"));
     let own = Opts { append: netdir, ..Opts::default() };
     // Its init is the agent, too, but without its modules: the bare boot, with the smallest initramfs.
-    let stock =
-        Opts { loader: Loader::Bare, append: format!("{clock} inetboot.onfail=shell"), ..Opts::default() };
+    let stock = Opts {
+        loader: Loader::Qemu(Kernel::Bare),
+        append: format!("{clock} inetboot.onfail=shell"),
+        ..Opts::default()
+    };
     let (mut to_init, mut to_kexec, mut receipt) = (Vec::new(), Vec::new(), String::new());
     println!(
         "{:<8} {:>24} {:>24} {:>7}",

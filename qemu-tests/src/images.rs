@@ -1,7 +1,7 @@
 //! Images to boot: the witness, made here in a second, and the real Debian live ISO, made by
 //! `scripts/debian-iso`.
 
-use crate::machine::{output_of, repository, script};
+use crate::machine::{built, output_of, repository, script};
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -222,28 +222,45 @@ fn copy_modules(root: &Path, names: &[&str], without: &[&str]) -> anyhow::Result
     shell(&format!("PATH=$PATH:/usr/sbin:/sbin depmod -b {} {release}", root.display()))
 }
 
-/// A disk in the file `disk`, for UEFI, with GRUB, its `tpm` module, and an entry that starts us
-/// with `arguments`. By the kernel's EFI stub: Debian's plain `linux` does not pass by it where Secure
-/// Boot is off, and then nobody asks the firmware for its log.
-pub fn grub_disk(disk: &Path, arguments: &str) -> anyhow::Result<()> {
-    let work = tempfile::tempdir()?;
-    let (work, built) = (work.path().display(), repository().join("target/boot"));
+/// What firmware starts on a disk that it does not know.
+pub const STARTED: &str = "EFI/BOOT/BOOTX64.EFI";
+
+/// A disk for UEFI, made in `dir`, with these files by their names on it.
+pub fn esp(dir: &Path, files: &[(&Path, &str)]) -> anyhow::Result<PathBuf> {
+    let (disk, root) = (dir.join("esp"), tempfile::tempdir()?);
+    for (from, to) in files {
+        let to = root.path().join(to);
+        fs::create_dir_all(to.parent().context("a file is in a directory")?)?;
+        fs::copy(from, to)?;
+    }
+    shell(&format!(
+        "truncate -s 128M {disk} && PATH=$PATH:/sbin mkfs.vfat -n ESP {disk} && mcopy -s -i {disk} {root}/* ::/",
+        disk = disk.display(),
+        root = root.path().display()
+    ))?;
+    Ok(disk)
+}
+
+/// A disk for UEFI, made in `dir`, with GRUB, its `tpm` module, and an entry that starts us with
+/// `arguments`. By the kernel's EFI stub: Debian's plain `linux` does not pass by it where Secure Boot is
+/// off, and then nobody asks the firmware for its log.
+pub fn grub_disk(dir: &Path, arguments: &str) -> anyhow::Result<PathBuf> {
+    let (menu, grub) = (dir.join("grub.cfg"), dir.join("grub.efi"));
     fs::write(
-        format!("{work}/grub.cfg"),
+        &menu,
         format!(
             "serial\nterminal_output serial\nsearch --no-floppy --file /initramfs.img --set=root\n\
              linuxefi /vmlinuz console=ttyS0 {arguments}\ninitrdefi /initramfs.img\nboot\n"
         ),
     )?;
     shell(&format!(
-        "grub-mkstandalone -O x86_64-efi -o {work}/grub.efi --fonts= --themes= --locales= \
-           --modules='tpm linuxefi fat search serial' boot/grub/grub.cfg={work}/grub.cfg && \
-         truncate -s 64M {disk} && PATH=$PATH:/sbin mkfs.vfat -n INETBOOT {disk} && \
-         mmd -i {disk} ::/EFI ::/EFI/BOOT && mcopy -i {disk} {work}/grub.efi ::/EFI/BOOT/BOOTX64.EFI && \
-         mcopy -i {disk} {built}/vmlinuz {built}/initramfs.img ::/",
-        disk = disk.display(),
-        built = built.display(),
-    ))
+        "grub-mkstandalone -O x86_64-efi -o {} --fonts= --themes= --locales= \
+           --modules='tpm linuxefi fat search serial' boot/grub/grub.cfg={}",
+        grub.display(),
+        menu.display()
+    ))?;
+    let (kernel, initramfs) = (built("vmlinuz"), built("initramfs.img"));
+    esp(dir, &[(&grub, STARTED), (&kernel, "vmlinuz"), (&initramfs, "initramfs.img")])
 }
 
 /// tpm2-tools with the libraries they need, and places to mount what they want to see.

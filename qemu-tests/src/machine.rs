@@ -26,6 +26,8 @@ pub enum Kernel {
     Stock,
     /// Our own.
     Own,
+    /// Debian's with the initramfs of our own: without a module.
+    Bare,
 }
 
 /// What starts our kernel.
@@ -33,8 +35,6 @@ pub enum Kernel {
 pub enum Loader {
     /// QEMU itself, with the initramfs that belongs to it.
     Qemu(Kernel),
-    /// The same, Debian's kernel with the initramfs of ours: without a module.
-    Bare,
     /// What the firmware finds on this disk.
     Disk(PathBuf),
     /// What it finds on this CD.
@@ -61,7 +61,7 @@ impl Loader {
                 let hub = ["-device", "qemu-xhci,id=usb"].map(String::from);
                 [hub.to_vec(), drive(file, "usb-storage,bus=usb.0")].concat()
             }
-            Self::Qemu(_) | Self::Bare | Self::Network => Vec::new(),
+            Self::Qemu(_) | Self::Network => Vec::new(),
         }
     }
 }
@@ -223,7 +223,7 @@ pub fn boot(opts: &Opts) -> Machine {
     let files = match opts.loader {
         Loader::Qemu(Kernel::Own) => Some(("own/vmlinuz", "own/initramfs.img")),
         Loader::Qemu(Kernel::Stock) => Some(("vmlinuz", "initramfs.img")),
-        Loader::Bare => Some(("vmlinuz", "own/initramfs.img")),
+        Loader::Qemu(Kernel::Bare) => Some(("vmlinuz", "own/initramfs.img")),
         Loader::Disk(_) | Loader::Cd(_) | Loader::UsbStick(_) | Loader::Network => None,
     };
     let mut command = Command::new("timeout");

@@ -133,36 +133,6 @@ fn the_same_file_on_a_usb_stick_by_rtl8139_from_a_metalink() {
     boots(&mut machine, &image, "8139cp");
 }
 
-/// A disk for UEFI with these files; the first is what the firmware starts.
-pub fn esp(dir: &Path, files: &[(&Path, &str)]) -> PathBuf {
-    let disk = dir.join("esp");
-    let copies: String = files
-        .iter()
-        .map(|(from, to)| {
-            let parents: String = Path::new(to)
-                .ancestors()
-                .skip(1)
-                .filter(|parent| !parent.as_os_str().is_empty())
-                .collect::<Vec<_>>()
-                .iter()
-                .rev()
-                .map(|parent| {
-                    format!("mmd -D s -i {} ::{} 2> /dev/null || true; ", disk.display(), parent.display())
-                })
-                .collect();
-            format!("{parents} mcopy -i {} {} ::{to}; ", disk.display(), from.display())
-        })
-        .collect();
-    let script = format!(
-        "truncate -s 128M {disk}; PATH=$PATH:/sbin mkfs.vfat -n ESP {disk} > /dev/null; {copies}",
-        disk = disk.display()
-    );
-    run(dir, "sh", &["-ec", &script]);
-    disk
-}
-
-pub const STARTED: &str = "EFI/BOOT/BOOTX64.EFI";
-
 /// What `scripts/media` makes for a web server, but for a catalogue of our own, with `arguments`.
 fn ipxe_tree(dir: &Path, server: &Server, arguments: &str) -> PathBuf {
     let tree = dir.join("ipxe");
@@ -213,7 +183,7 @@ fn ipxe_under_bios_by_vmxnet3_and_again_under_uefi_which_fetches_less_than_a_twe
     let card = Opts { loader: Loader::Network, card: Some("vmxnet3"), ..Opts::default() };
     let (first, _) = fetched(card, "vmxnet3");
     assert!(tree.log_tail(50).contains("/vmlinuz"), "{}", tree.log_tail(50));
-    let disk = esp(dir.path(), &[(Path::new("/usr/lib/ipxe/ipxe.efi"), STARTED)]);
+    let disk = images::esp(dir.path(), &[(Path::new("/usr/lib/ipxe/ipxe.efi"), images::STARTED)]).unwrap();
     let uefi = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(dir.path()), ..Opts::default() };
     let (second, said) = fetched(uefi, "virtio_net");
     println!("first boot {first} bytes, second {second} ({:.2} %)", second as f64 * 100.0 / first as f64);

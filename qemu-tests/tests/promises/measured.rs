@@ -366,8 +366,7 @@ fn under_uefi_the_firmwares_log_is_continued() {
 #[test]
 fn what_grub_measured_comes_first_in_one_log() {
     let site = Site::new(&with_tools());
-    let disk = site.path("disk");
-    images::grub_disk(&disk, &format!("{} first=1", site.netdir())).unwrap();
+    let disk = images::grub_disk(site.dir.path(), &format!("{} first=1", site.netdir())).unwrap();
     let tpm = Tpm::new(Version::V20);
     let opts = Opts { loader: Loader::Disk(disk), qemu: firmware::uefi(site.dir.path()), ..Opts::default() };
     let mut machine = site.boot(&opts, &tpm, "tpm-tis");

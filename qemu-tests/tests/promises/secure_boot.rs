@@ -1,10 +1,10 @@
 //! Secure Boot: with keys of one's own and kexec, or with the distribution's signatures and without
 //! kexec; each lets the Debian ISO log in, and refuses what nobody signed.
 
-use crate::loaders::{LONG, SOON, STARTED, boots, esp, netdir, site, type_address};
+use crate::loaders::{LONG, SOON, boots, netdir, site, type_address};
 use crate::published::Published;
 use qemu_tests::firmware::{self, Keys};
-use qemu_tests::images::{self, Witness};
+use qemu_tests::images::{self, STARTED, Witness, esp};
 use qemu_tests::machine::{Loader, Machine, built, script};
 use qemu_tests::web::{Content, Server};
 use qemu_tests::{Opts, boot, run};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// A machine with these keys that starts `program` from its disk.
 fn owned(dir: &Path, keys: &Keys, program: &Path) -> Machine {
-    let disk = esp(dir, &[(program, STARTED)]);
+    let disk = esp(dir, &[(program, STARTED)]).unwrap();
     boot(&Opts {
         loader: Loader::Disk(disk),
         qemu: firmware::owned(dir, keys),
@@ -89,7 +89,8 @@ fn debians_own_signatures_suffice_without_kexec() {
             (&made("overlay.img"), "overlay.img"),
             (&built("own/vmlinuz"), "own"),
         ],
-    );
+    )
+    .unwrap();
     let opts = Opts {
         loader: Loader::Disk(disk),
         qemu: [firmware::as_sold(dir.path()), ["-vga", "none"].map(String::from).to_vec()].concat(),
