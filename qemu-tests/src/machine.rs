@@ -218,7 +218,7 @@ fn serial_line() -> String {
     }
 }
 
-/// Start a machine, when it is its turn.
+/// Start a machine, when it is its turn: a test that wants a second one lets go of the first before.
 pub fn boot(opts: &Opts) -> Machine {
     let files = match opts.loader {
         Loader::Qemu(Kernel::Own) => Some(("own/vmlinuz", "own/initramfs.img")),

@@ -3,7 +3,7 @@
 
 use qemu_tests::images::{self, Witness};
 use qemu_tests::lan::{Lan, Service};
-use qemu_tests::web::{Content, Server};
+use qemu_tests::web::{Content, Fault, Server};
 use qemu_tests::{Machine, Opts, boot};
 
 /// Seconds until the witness is ready; a boot takes 20 to 30 on an idle machine under TCG.
@@ -16,11 +16,20 @@ fn serve() -> Server {
 
 /// Boots the witness over the wire, by name; what it said.
 fn report(opts: Opts, lan: &Lan, server: &Server, arguments: &str) -> (Machine, String) {
+    let mut machine = started(opts, lan, server, arguments);
+    let said = is_ready(&mut machine, server);
+    (machine, said)
+}
+
+fn started(opts: Opts, lan: &Lan, server: &Server, arguments: &str) -> Machine {
     let append = format!("netdir=http://iso.inetboot.test:{}/w.iso {arguments}", server.port());
-    let mut machine = boot(&Opts { append, wire: lan.wire(), ..opts });
+    boot(&Opts { append, wire: lan.wire(), ..opts })
+}
+
+fn is_ready(machine: &mut Machine, server: &Server) -> String {
     let said = machine.expect("witness: ready", SOON, Some(server));
     assert!(said.contains("witness: cd boot live numbers"), "{said}");
-    (machine, said)
+    said
 }
 
 /// The second life goes on reading.
@@ -28,11 +37,16 @@ fn reads_on(machine: &mut Machine, server: &Server) {
     assert!(machine.run("cat /cd/numbers | wc -c", SOON, Some(server)).contains("8000000"));
 }
 
+/// Also in a second attempt, which takes back what the first was given.
 #[test]
 fn ipv6_alone_by_slaac() {
     let server = serve();
     let lan = Lan::new(Service::Slaac);
-    let (mut machine, said) = report(Opts::default(), &lan, &server, "");
+    server.misbehave(|_, _| Some(Fault::Status(404)));
+    let mut machine = started(Opts::default(), &lan, &server, "");
+    machine.expect("] source failed: ", SOON, Some(&server));
+    server.misbehave(|_, _| None);
+    let said = is_ready(&mut machine, &server);
     assert!(said.contains("an IPv6 address as routers say"), "{said}");
     assert!(said.contains(&format!("witness: address6 {}", lan.net6())), "{said}\n{}", lan.log());
     reads_on(&mut machine, &server);
