@@ -9,7 +9,8 @@ use crate::lease::{Leases, Route};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv,
+    sendto, socket,
 };
 use std::fmt;
 use std::fs;
@@ -272,13 +273,18 @@ pub fn take_back_addresses() {
 
 /// The address and its prefix, but for those that every link has by itself.
 fn address_of(given: &InterfaceAddress) -> Option<(IpAddr, u8)> {
-    let (address, mask) = (given.address.as_ref()?, given.netmask.as_ref()?);
-    let v4 = address.as_sockaddr_in().zip(mask.as_sockaddr_in());
-    let v6 = address.as_sockaddr_in6().zip(mask.as_sockaddr_in6());
-    let v4 = v4.map(|(address, mask)| (address.ip().into(), u32::from(mask.ip()).count_ones()));
-    let v6 = v6.filter(|(address, _)| !address.ip().is_unicast_link_local());
-    let v6 = v6.map(|(address, mask)| (address.ip().into(), u128::from(mask.ip()).count_ones()));
-    v4.or(v6).filter(|(ip, _): &(IpAddr, u32)| !ip.is_loopback()).map(|(ip, bits)| (ip, bits as u8))
+    let (ip, mask) = (ip_of(given.address.as_ref()?)?, ip_of(given.netmask.as_ref()?)?);
+    let is_its_own = ip.is_loopback() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let bits = match mask {
+        IpAddr::V4(mask) => mask.to_bits().count_ones(),
+        IpAddr::V6(mask) => mask.to_bits().count_ones(),
+    };
+    (!is_its_own).then_some((ip, bits as u8))
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
 }
 
 fn netlink(groups: u32) -> io::Result<OwnedFd> {

@@ -18,8 +18,8 @@ use std::time::Duration;
 pub const SOON: u64 = 300;
 pub const LONG: u64 = 600;
 
-const UP: &str = "\x1b[A";
-const END: &str = "\x1b[F";
+pub const UP: &str = "\x1b[A";
+pub const END: &str = "\x1b[F";
 
 pub fn site() -> Server {
     serve(images::debian())

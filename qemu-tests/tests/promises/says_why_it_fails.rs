@@ -1,6 +1,7 @@
 //! Every way a boot can fail ends in one sentence with the object and the way out, before kexec,
 //! and then in what `inetboot.onfail=` says. Process 1 neither ends nor panics.
 
+use crate::loaders::{END, UP};
 use qemu_tests::images::{self, Witness};
 use qemu_tests::machine::built;
 use qemu_tests::pki::{Authority, Years};
@@ -289,7 +290,7 @@ fn an_address_that_is_corrected_is_the_only_one() {
     machine.type_keys(&format!("\x15{}\r", with("10.0.2.77")));
     machine.expect("press a key for a menu", SOON, Some(&server));
     // The shell is the last but one.
-    menu(&mut machine, "\x1b[F\x1b[A\r");
+    menu(&mut machine, &format!("{END}{UP}\r"));
     machine.expect("a shell; leave it with exit", 30, Some(&server));
     let addresses = machine.run("ip -4 address show eth0", 30, Some(&server));
     assert!(addresses.contains("10.0.2.77/24") && !addresses.contains("10.0.2.50"), "{addresses}");
