@@ -14,18 +14,15 @@
 //!
 //! Nothing here may panic or exit: this code is process 1.
 
-/// The host's tools; never reached from `main.rs`.
-pub mod desk;
+pub mod lives;
 
-pub mod serve;
+pub mod person;
 
-pub mod alone;
+pub mod config;
 
-pub mod rescue;
+pub mod net;
 
-pub mod choose;
-
-pub mod ways_out;
+pub mod source;
 
 pub mod medium;
 
@@ -33,32 +30,17 @@ pub mod distro;
 
 pub mod miniroot;
 
-pub mod early;
-
-pub mod net;
-
-pub mod source;
-
 pub mod measure;
 
 pub mod kexec;
 
-pub mod config;
+pub mod machine;
 
-pub mod catalogue;
+pub mod formats;
 
-pub mod lease;
-
-pub mod receipt;
-
-pub mod step;
-
-pub mod failure;
-
-pub mod console;
-
-pub mod glob;
-
-pub mod memory;
+pub mod base;
 
 pub mod sys;
+
+/// The host's tools; never reached from `main.rs`.
+pub mod desk;

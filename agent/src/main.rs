@@ -4,24 +4,25 @@
 //! kernel's initrd, and ends in the distro's own init (see `serve.rs`). Which one it is follows
 //! from facts, never from a flag.
 
+use inetboot::base::console;
+use inetboot::base::failure::Failure;
+use inetboot::base::step::{Journal, Step};
 use inetboot::config::{Config, OnFailure, TpmPolicy};
-use inetboot::early::device_chain;
-use inetboot::failure::Failure;
-use inetboot::measure::{Agent, Ledger};
-use inetboot::medium::{Cd, Medium};
-use inetboot::memory::Memory;
-use inetboot::miniroot::handoff::Handoff;
-use inetboot::miniroot::{Luggage, Part};
-use inetboot::net::Network;
+use inetboot::formats::handoff::Handoff;
+use inetboot::formats::receipt::{Cost, Receipt};
+use inetboot::lives::{last_words, second, unaided};
+use inetboot::machine::drivers::{self, device_chain};
+use inetboot::machine::memory::Memory;
+use inetboot::measure::{self, Agent, Ledger};
+use inetboot::medium::{self, Cd, Medium};
+use inetboot::miniroot::{self, Luggage, Part};
 use inetboot::net::link::Link;
-use inetboot::receipt::{Cost, Receipt};
+use inetboot::net::{self, Network};
+use inetboot::person::{choose, shell};
 use inetboot::source::images::Images;
 use inetboot::source::mirrors::Patience;
 use inetboot::source::{Image, disk};
-use inetboot::step::{Journal, Step};
-use inetboot::{
-    alone, choose, console, distro, early, kexec, measure, medium, miniroot, net, rescue, serve, ways_out,
-};
+use inetboot::{distro, kexec};
 use std::convert::Infallible;
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,10 +36,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    if std::env::args().next().as_deref() == Some(serve::SERVER) {
+    if std::env::args().next().as_deref() == Some(second::SERVER) {
         never_panic();
         console::open();
-        let Err(failure) = serve::server();
+        let Err(failure) = second::server();
         console::say_loud(&failure.sentence());
         return ExitCode::FAILURE;
     }
@@ -47,23 +48,23 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     never_panic();
-    early::mount_all(Path::new("/"));
+    drivers::mount_all(Path::new("/"));
     console::open();
     let mut pause = RETRY_AFTER;
     let mut ledger = Ledger::default();
     let line = kernel_arguments();
-    let given = if alone::is_so() { alone::arguments(&line) } else { line };
+    let given = if unaided::is_so() { unaided::arguments(&line) } else { line };
     let mut arguments = given.clone();
     loop {
-        let Err(failure) = if serve::is_second_life() {
-            serve::run()
-        } else if alone::is_so() {
-            let told = alone::prepare(&arguments, &mut ledger, PATIENCE);
-            told.and_then(|()| serve::run()).inspect_err(|_| alone::forget())
+        let Err(failure) = if second::is_second_life() {
+            second::run()
+        } else if unaided::is_so() {
+            let told = unaided::prepare(&arguments, &mut ledger, PATIENCE);
+            told.and_then(|()| second::run()).inspect_err(|_| unaided::forget())
         } else {
             boot(&mut arguments, &mut ledger)
         };
-        rescue::last_words(&failure, pause, &mut arguments, &given);
+        last_words::last_words(&failure, pause, &mut arguments, &given);
         pause = (pause * 2).min(RETRY_LONGEST);
     }
 }
@@ -74,7 +75,7 @@ fn boot(arguments: &mut String, ledger: &mut Ledger) -> Result<Infallible, Failu
     console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION")));
     let mut journal = Journal::default();
     let config = journal.step(Step::Config, || choose::boot(arguments))?;
-    early::load_drivers();
+    drivers::load_drivers();
     ledger.begin(config.tpm)?;
     let agent = ledger.measure(Agent::running()?)?;
     let config = ledger.measure(config)?;
@@ -101,8 +102,8 @@ fn boot(arguments: &mut String, ledger: &mut Ledger) -> Result<Infallible, Failu
     })?;
     let payload = journal.step(Step::Measure, || ledger.measure(payload))?;
     let premount = plan.premount.map(str::to_owned);
-    let first = serve::cost(&images, &journal);
-    let handoff = Handoff { modules, premount, first, ..serve::handoff(&config, &network, leased, image) };
+    let first = second::cost(&images, &journal);
+    let handoff = Handoff { modules, premount, first, ..second::handoff(&config, &network, leased, image) };
     let notes = miniroot::notes(plan.is_live.then_some(&handoff), ledger.log())
         .map_err(|error| Failure::at(Step::Kexec, error))?;
     journal.step(Step::Kexec, || kexec::load(payload, &notes))?;
@@ -150,7 +151,7 @@ fn receipt(config: &Config, images: &Images, journal: &Journal, ledger: &Ledger)
         trust: image.trust().to_string(),
         mirrors: image.reports(),
         measured: ledger.word(),
-        first: serve::cost(images, journal),
+        first: second::cost(images, journal),
         second: Cost::default(),
     }
 }
@@ -165,8 +166,8 @@ fn never_panic() {
     std::panic::set_hook(Box::new(|panic| {
         console::say_loud(&format!("a bug in InetBoot: {panic}. Please report it with this line"));
         if let OnFailure::Reboot(after) = OnFailure::of(&kernel_arguments()) {
-            ways_out::restart_after(after);
+            shell::restart_after(after);
         }
-        rescue::wait_for_a_person()
+        last_words::wait_for_a_person()
     }));
 }

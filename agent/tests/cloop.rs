@@ -30,7 +30,7 @@ fn open(bytes: &[u8]) -> Result<Cloop, String> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     let file = File::new(file, bytes.len() as u64, "x.cloop".into());
-    Cloop::open(Arc::new(file)).map_err(|error| inetboot::failure::chain(&error))
+    Cloop::open(Arc::new(file)).map_err(|error| inetboot::base::failure::chain(&error))
 }
 
 fn reads_all(cloop: &Cloop, wanted: &[u8]) {
@@ -146,7 +146,7 @@ fn damage_is_named() {
     assert!(refusal(&huge).contains("bytes"));
     let reading = |bytes: &[u8]| {
         let mut all = vec![0; 10 * BLOCK];
-        inetboot::failure::chain(&open(bytes).unwrap().read_at(0, &mut all).unwrap_err())
+        inetboot::base::failure::chain(&open(bytes).unwrap().read_at(0, &mut all).unwrap_err())
     };
     let mut flipped = good.clone();
     flipped[136 + 11 * 8 + 10] ^= 0xff;

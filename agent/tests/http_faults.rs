@@ -3,8 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic)] // helpers of tests stop the test
 #![allow(clippy::unwrap_used)]
 
-use inetboot::config::{Access, Url, Wanted};
-use inetboot::failure::{Explain, chain};
+use inetboot::base::failure::{Explain, chain};
+use inetboot::config::{Access, Wanted};
+use inetboot::formats::url::Url;
 use inetboot::source::Image;
 use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;

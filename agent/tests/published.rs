@@ -6,8 +6,8 @@ mod common;
 
 use common::{LENGTH, LONG, ctl, image, is_right, open, refusal, serve, serve_index, site, wanted};
 use inetboot::config::{Access, Wanted, WantedProfile};
+use inetboot::formats::trust::Demand;
 use inetboot::source::Image;
-use inetboot::source::trust::Demand;
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
 use qemu_tests::{publish, run};

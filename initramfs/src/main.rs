@@ -7,7 +7,7 @@ mod tree;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use inetboot::miniroot::newc::Archive;
+use inetboot::formats::cpio::Archive;
 use list::{Item, Kind};
 use lzma_rust2::filter::FilterType;
 use lzma_rust2::{CheckType, XzOptions, XzWriter};

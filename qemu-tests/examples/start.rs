@@ -3,10 +3,9 @@
 //! `scripts/bench-start`.
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::panic)] // a program for the desk
 
-use qemu_tests::images;
 use qemu_tests::machine::{Kernel, Loader};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Opts, boot};
+use qemu_tests::{Opts, boot, images};
 use std::fs;
 use std::time::{Duration, Instant};
 

@@ -1,31 +1,28 @@
 //! Every codec that reads what others wrote. The fuzzer feeds them, and `tests/corpus.rs` repeats
 //! what the fuzzer found worth keeping. None may panic; what is read has to be written the same.
 
-use inetboot::catalogue::Catalogue;
-use inetboot::choose::keys::Keys;
-use inetboot::choose::menu::{Item, Menu};
 use inetboot::config::Config;
 use inetboot::desk::{pcrs, quote};
-use inetboot::distro::menu;
+use inetboot::formats::catalogue::Catalogue;
+use inetboot::formats::disk_layout::{Name, Page, Superblock};
+use inetboot::formats::eventlog::EventLog;
+use inetboot::formats::handoff::Handoff;
+use inetboot::formats::index::{self, Form, ours};
+use inetboot::formats::links::Links;
+use inetboot::formats::profile::Profile;
+use inetboot::formats::statement::Statement;
+use inetboot::formats::trust::{Demand, Key, Trust};
+use inetboot::formats::{boot_menu, bzimage, cpio, depmod, tpm2, tpm12, unpack};
 use inetboot::kexec::multiboot::{self, Module};
-use inetboot::measure::eventlog::EventLog;
-use inetboot::measure::evidence::Statement;
-use inetboot::measure::{tpm2, tpm12};
-use inetboot::memory::{self, Region, Use};
-use inetboot::miniroot::handoff::Handoff;
-use inetboot::miniroot::{bzimage, modules, newc};
+use inetboot::machine::memory::{self, Region, Use};
 use inetboot::net::advert::Advert;
 use inetboot::net::dhcp::Conversation;
 use inetboot::net::dhcp6::{Ask, Conversation6};
+use inetboot::person::keys::Keys;
+use inetboot::person::menu::{Item, Menu};
 use inetboot::source::Source;
 use inetboot::source::cloop::Cloop;
-use inetboot::source::disk::layout::{Name, Page, Superblock};
 use inetboot::source::file::File;
-use inetboot::source::index::{self, Form, ours};
-use inetboot::source::links::Links;
-use inetboot::source::profile::Profile;
-use inetboot::source::trust::{Demand, Key, Trust};
-use inetboot::source::unpack;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
@@ -124,13 +121,13 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("menu", |data| {
         let menu = text(data);
         for path in ["boot/grub/grub.cfg", "isolinux/isolinux.cfg"] {
-            let _ = menu::entries(path, &menu, &|_| None);
+            let _ = boot_menu::entries(path, &menu, &|_| None);
         }
     }),
     ("metalink", index),
     ("modules", |data| {
         let listing = text(data);
-        if let Some(modules) = modules::Index::parse(&|_| Some(listing.clone().into_bytes())) {
+        if let Some(modules) = depmod::Index::parse(&|_| Some(listing.clone().into_bytes())) {
             let _ = modules.modules_for("pci:v00008086d0000100E").count();
             let _ = modules.load_order("e1000");
         }
@@ -145,7 +142,7 @@ pub const TARGETS: [(&str, Target); 26] = [
     }),
     ("newc", |data| {
         let _ =
-            newc::walk(&mut &data[..], &mut |member| io::copy(member.contents, &mut io::sink()).map(drop));
+            cpio::walk(&mut &data[..], &mut |member| io::copy(member.contents, &mut io::sink()).map(drop));
     }),
     ("pcrs", |data| {
         if let Ok(values) = pcrs::decode(&text(data)) {

@@ -3,11 +3,12 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use inetboot::config::{Access, Url, Wanted, WantedDisk, WantedProfile};
-use inetboot::console;
+use inetboot::base::console;
+use inetboot::config::{Access, Wanted, WantedDisk, WantedProfile};
 use inetboot::desk::log::{self, Verdict};
 use inetboot::desk::{cache, catalogue, cloop, image, mount, overlay, pcrs, predict, sort};
-use inetboot::source::trust::{Demand, Key, Pin};
+use inetboot::formats::trust::{Demand, Key, Pin};
+use inetboot::formats::url::Url;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,21 +1,19 @@
 //! Step 1: kernel arguments become one valid value, or one sentence that says which argument is
 //! wrong. Later steps see only [`Config`]; what it says is complete and consistent.
 
-pub mod cmdline;
 mod net;
-mod url;
 
-use crate::failure::Explain;
-use crate::source::disk::layout::Id;
-use crate::source::trust::Demand;
-use cmdline::Word;
+use crate::base::failure::Explain;
+use crate::formats::cmdline::{self, Word};
+use crate::formats::disk_layout::Id;
+use crate::formats::trust::Demand;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use net::{Fixed, LinkName, Method, NetConfig, mac_text, parse_mac};
-pub use url::Url;
+pub use crate::config::net::{Fixed, LinkName, Method, NetConfig, mac_text, parse_mac};
+pub use crate::formats::url::Url;
 
 /// Everything the boot was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! `inetbootctl cache ...`: makes and shows disks that keep pieces across boots.
 
-use crate::console::size;
+use crate::base::console::size;
+use crate::formats::disk_layout::{Id, SLOT};
 use crate::source::disk::Disk;
-use crate::source::disk::layout::{Id, SLOT};
 use anyhow::{Context, ensure};
 use rustix::fs::OFlags;
 use std::fs::{File, OpenOptions};

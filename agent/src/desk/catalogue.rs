@@ -1,9 +1,9 @@
 //! `inetbootctl catalogue`: GRUB's and iPXE's menus, of the same file as the agent's own.
 
-use crate::catalogue::{Catalogue, Entry};
+use crate::base::failure::Explain;
 use crate::config::Config;
-use crate::config::cmdline;
-use crate::failure::Explain;
+use crate::formats::catalogue::{Catalogue, Entry};
+use crate::formats::cmdline;
 use anyhow::{Context, anyhow, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;

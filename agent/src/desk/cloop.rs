@@ -1,8 +1,7 @@
 //! `inetbootctl cloop`: looks into a compressed image of KNOPPIX, and unpacks it.
 
-use crate::source::Source;
 use crate::source::cloop::Cloop;
-use crate::source::file;
+use crate::source::{Source, file};
 use anyhow::{Context, ensure};
 use std::fs::File;
 use std::io::Write;

@@ -1,9 +1,9 @@
 //! A kernel's module tree, pruned to what `drivers.list` names and what that needs: what our own
 //! initramfs takes from a stock kernel, and an overlay from the target's.
 
-use crate::glob;
-use crate::miniroot::modules::{FILES, Index, name_of};
-use crate::miniroot::pack;
+use crate::base::glob;
+use crate::formats::compression;
+use crate::formats::depmod::{FILES, Index, name_of};
 use anyhow::{Context, ensure};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -41,7 +41,7 @@ pub fn pruned(
     for path in &kept {
         let bytes = read(path).with_context(|| format!("reading module {path}"))?;
         // Packed once, by us and with everything else: smaller, and quicker to unpack.
-        let contents = pack::unpack(&bytes).with_context(|| format!("unpacking module {path}"))?;
+        let contents = compression::unpack(&bytes).with_context(|| format!("unpacking module {path}"))?;
         files.push((plain(path).to_owned(), contents));
     }
     for name in TEXTS {

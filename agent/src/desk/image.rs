@@ -1,11 +1,11 @@
 //! `inetbootctl image …`: makes, signs, shows and checks indexes and their stores. The formats are
 //! in `docs/formats.md`.
 
-use crate::console::size;
-use crate::source::index::{self, Form, Index, Place, ours};
-use crate::source::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
-use crate::source::trust::{Pin, signature_url};
-use crate::source::unpack;
+use crate::base::console::size;
+use crate::formats::index::{self, Form, Index, Place, ours};
+use crate::formats::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
+use crate::formats::trust::{Pin, signature_url};
+use crate::formats::unpack;
 use anyhow::{Context, bail, ensure};
 use fastcdc::v2020::StreamCDC;
 use std::collections::HashSet;

@@ -4,13 +4,13 @@
 //! it. What a log says is right where it is what somebody expects: a prediction, or a policy of
 //! known-good lines. The first difference is told in words.
 
-use super::pcrs::{self, Values};
-use super::quote::{self, Quote};
-use crate::glob;
-use crate::measure::bank::{Bank, tagged};
-use crate::measure::eventlog::{Event, EventLog, NO_ACTION, initial};
-use crate::measure::evidence::{BYTES, Row, Statement, TABLE, WORDS, What};
-use crate::source::pieces::{hex, unhex};
+use crate::base::glob;
+use crate::desk::pcrs::{self, Values};
+use crate::desk::quote::{self, Quote};
+use crate::formats::bank::{Bank, tagged};
+use crate::formats::eventlog::{Event, EventLog, NO_ACTION, initial};
+use crate::formats::pieces::{hex, unhex};
+use crate::formats::statement::{BYTES, Row, Statement, TABLE, WORDS, What};
 use anyhow::{Context, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -324,7 +324,7 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::eventlog::IPL;
+    use crate::formats::eventlog::IPL;
     use std::io::Write;
 
     fn log() -> EventLog {

@@ -1,10 +1,11 @@
 //! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
 
-use crate::config::{Access, Url, Wanted};
-use crate::console::size;
-use crate::failure::{Explain, chain};
+use crate::base::console::size;
+use crate::base::failure::{Explain, chain};
+use crate::config::{Access, Wanted};
+use crate::formats::url::Url;
+use crate::machine::loopdev::LoopDevice;
 use crate::medium::fuse::FuseMount;
-use crate::medium::loopdev::LoopDevice;
 use crate::source::Image;
 use crate::source::mirrors::Patience;
 use anyhow::Context;

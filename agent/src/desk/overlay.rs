@@ -2,16 +2,17 @@
 //! kernel, which may be signed, with its own initrd and behind that our overlay: the agent, and the
 //! drivers of all cards for that kernel, out of the image's root.
 
-use super::catalogue::grub_words;
-use super::drivers;
-use super::iso::Iso;
-use super::subject::Subject;
 use crate::config::{Boot, Config};
+use crate::desk::catalogue::grub_words;
+use crate::desk::drivers;
+use crate::desk::iso::Iso;
+use crate::desk::subject::Subject;
 use crate::distro::Plan;
+use crate::formats::depmod::IN_ROOTS;
+use crate::formats::{cpio, handoff};
 use crate::kexec::CMDLINE_MAX;
 use crate::medium::{Cd, Root};
-use crate::miniroot::modules::IN_ROOTS;
-use crate::miniroot::{self, AGENT, handoff, newc};
+use crate::miniroot::{self, AGENT};
 use anyhow::{Context, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -127,7 +128,7 @@ fn pack(
     for (name, contents) in modules {
         files.push(file(&format!("{}/{release}/{name}", handoff::MODULES_PATH), contents));
     }
-    let mut archive = newc::Archive::new(GzEncoder::new(Vec::new(), Compression::best()));
+    let mut archive = cpio::Archive::new(GzEncoder::new(Vec::new(), Compression::best()));
     miniroot::add_devices(&mut archive)?;
     let mut made = BTreeSet::new();
     for (path, mode, contents) in &files {

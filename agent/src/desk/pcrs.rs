@@ -5,8 +5,8 @@
 //!     8 : 0xF3C1…
 //! ```
 
-use crate::measure::bank::Bank;
-use crate::source::pieces::{hex, unhex};
+use crate::formats::bank::Bank;
+use crate::formats::pieces::{hex, unhex};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -1,14 +1,14 @@
 //! `inetbootctl predict`: the event log of a boot that has not happened, from what it will be made
 //! of; by the same rooms that will make it.
 
-use super::log;
-use super::subject::Subject;
 use crate::config::{Boot, Config};
-use crate::early::Device;
+use crate::desk::log;
+use crate::desk::subject::Subject;
+use crate::formats::bank::Bank;
+use crate::formats::eventlog::{Event, EventLog};
+use crate::formats::statement::{Evidence, Statement, of_ledger, of_recipe, of_serving};
+use crate::machine::drivers::Device;
 use crate::measure::Agent;
-use crate::measure::bank::Bank;
-use crate::measure::eventlog::{Event, EventLog};
-use crate::measure::evidence::{Evidence, Statement, of_ledger, of_recipe, of_serving};
 use crate::miniroot::{self, Luggage, Part};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};

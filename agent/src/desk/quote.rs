@@ -3,7 +3,7 @@
 //! TPM 2.0 Library, part 2: `TPMS_ATTEST` (10.12.12), `TPMT_SIGNATURE` (11.3.4), `TPM2B_PUBLIC`
 //! (12.2.5); what `tpm2_quote -m -s` and `tpm2_createak -u` leave in files.
 
-use crate::measure::bank::Bank;
+use crate::formats::bank::Bank;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,

@@ -2,10 +2,10 @@
 //! mksquashfs should write the next one, so that a boot reads it from the beginning on. What
 //! ext2optimizer was to HTTP-FUSE CLOOP.
 
-use super::image::read_index;
-use crate::console::size;
-use crate::source::pieces::Pieces;
-use crate::source::profile::Profile;
+use crate::base::console::size;
+use crate::desk::image::read_index;
+use crate::formats::pieces::Pieces;
+use crate::formats::profile::Profile;
 use anyhow::{Context, ensure};
 use backhand::{FilesystemReader, InnerNode, SquashfsFileReader};
 use std::fs::{self, File};

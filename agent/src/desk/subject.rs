@@ -1,11 +1,11 @@
 //! A boot that has not happened, as far as what is made of it on a desk has in common: the agent that
 //! would do it, the image it would open, and the plan it would follow.
 
-use super::iso::Iso;
 use crate::config::{Access, Config, Wanted};
+use crate::desk::iso::Iso;
 use crate::distro::{self, Plan};
+use crate::formats::cpio;
 use crate::medium::Cd;
-use crate::miniroot::newc;
 use crate::source::Image;
 use crate::source::mirrors::Patience;
 use anyhow::{Context, ensure};
@@ -58,7 +58,7 @@ fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Optio
     let ca = ca.map(|path| path.strip_prefix("/").unwrap_or(path));
     let (mut agent, mut pem) = (None, None);
     let mut input = BufReader::new(File::open(initramfs).with_context(what)?);
-    newc::walk(&mut input, &mut |member| {
+    cpio::walk(&mut input, &mut |member| {
         let mut contents = Vec::new();
         if member.name == "init" {
             member.contents.read_to_end(&mut contents)?;

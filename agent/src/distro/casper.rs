@@ -1,6 +1,6 @@
 //! Ubuntu, Mint, Pop!_OS and what else casper starts: casper(7), and `scripts/casper` in its initrd.
 
-use super::{Family, Tell};
+use crate::distro::{Family, Tell};
 
 /// casper, of one squashfs or of layers.
 pub const FAMILY: Family = Family {

@@ -1,7 +1,7 @@
 //! Debian live, and what is made of it with live-build (Kali, Tails, …). Its initrd is
 //! live-boot's: `/usr/lib/live/boot/` of the package, described in live-boot(7).
 
-use super::{Family, Tell};
+use crate::distro::{Family, Tell};
 
 /// Debian live-boot.
 pub const FAMILY: Family = Family {

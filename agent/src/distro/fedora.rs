@@ -1,7 +1,7 @@
 //! Fedora live, CentOS, openSUSE live and what else dracut starts from a CD: dracut.cmdline(7),
 //! "Booting live images", and `modules.d/*dmsquash-live`, or kiwi's `kiwi-live` in its place.
 
-use super::{Family, Tell};
+use crate::distro::{Family, Tell};
 
 /// dracut's dmsquash-live.
 pub const FAMILY: Family = Family {

@@ -1,10 +1,9 @@
 //! Files of a medium by pattern.
 
-use super::DistroError;
-use crate::glob;
-use std::fs;
-use std::io;
+use crate::base::glob;
+use crate::distro::DistroError;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// The files that a pattern finds, relative to `dir` and sorted. Each part of it may have `*` and
 /// its like.

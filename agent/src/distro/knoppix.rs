@@ -2,7 +2,7 @@
 //! /mnt-system and the compressed images on it by its kernel's cloop driver. No document describes
 //! it; see `qemu-tests/isos/knoppix-init` for what is known and how.
 
-use super::{Family, Tell};
+use crate::distro::{Family, Tell};
 
 /// KNOPPIX.
 pub const FAMILY: Family = Family {

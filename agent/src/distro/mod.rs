@@ -8,20 +8,17 @@ mod debian;
 mod fedora;
 mod find;
 mod knoppix;
-pub mod menu;
 mod plain;
 pub mod xen;
 
+use crate::base::failure::Explain;
+use crate::base::glob;
 use crate::config::Target;
-use crate::failure::Explain;
-use crate::glob;
-use find::{find, first, is_absence, listing};
-use menu::{Entry, Program};
+use crate::distro::find::{find, first, is_absence, listing};
+use crate::formats::boot_menu::{self, Entry, Program};
 use std::cmp::Reverse;
-use std::fmt;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 /// What is known of the media of one family. Paths are relative to the medium's root and may
 /// have patterns in their parts.
@@ -281,7 +278,7 @@ fn from_menu(dir: &Path, family: &Family, xen: bool) -> Result<Option<(Entry, St
                 Err(error) if is_absence(&error) => continue,
                 Err(error) => return Err(DistroError::Unreadable { path: path.into_owned(), error }),
             };
-            let entries = menu::entries(&path, &text, &|included| read(included).ok());
+            let entries = boot_menu::entries(&path, &text, &|included| read(included).ok());
             if let Some(entry) = live_entry(entries, family, xen) {
                 return Ok(Some((entry, format!("{path} names it"))));
             }

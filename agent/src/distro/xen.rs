@@ -1,9 +1,9 @@
 //! Xen, a mode on top of any family: the hypervisor that is on the medium, for media whose menu
 //! does not start it. Its arguments: Xen's `docs/misc/xen-command-line`.
 
-use super::DistroError;
-use super::find::first;
-use super::menu::Program;
+use crate::distro::DistroError;
+use crate::distro::find::first;
+use crate::formats::boot_menu::Program;
 use std::path::Path;
 
 /// Where hypervisors lie on media: beside the kernel (kiwi), or where a menu of one's own has them.

@@ -2,12 +2,12 @@
 
 pub mod multiboot;
 
-use crate::failure::Explain;
+use crate::base::failure::Explain;
+use crate::formats::statement::{Evidence, Statement, Sum, What};
+use crate::kexec::multiboot::{Module, MultibootError};
+use crate::machine::memory::{self, Pread, Sealed};
 use crate::measure::Measured;
-use crate::measure::evidence::{Evidence, Statement, Sum, What};
-use crate::memory::{self, Pread, Sealed};
 use crate::sys::kexec::{file_load, load_segments};
-use multiboot::{Module, MultibootError};
 use rustix::system::{RebootCommand, reboot};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};

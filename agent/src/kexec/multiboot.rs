@@ -4,7 +4,7 @@
 //! Everything lies below 4 GiB: the hypervisor where it was linked to, and behind it the kernel and
 //! the initrd of dom0 as its modules, the information about all of this, and the trampoline.
 
-use crate::memory::{Region, Use};
+use crate::machine::memory::{Region, Use};
 use crate::sys::trampoline;
 use std::borrow::Cow;
 

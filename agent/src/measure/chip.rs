@@ -3,9 +3,9 @@
 //! The kernel's TPM device (`drivers/char/tpm`) holds whoever asks it until the TPM has answered,
 //! `poll(2)` included: so a thread of its own asks, and nobody waits for it longer than [`BOUND`].
 
-use super::bank::Bank;
-use super::tpm2::ResponseError;
-use super::{tpm2, tpm12};
+use crate::formats::bank::Bank;
+use crate::formats::tpm2::{self, ResponseError};
+use crate::formats::tpm12;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -259,10 +259,10 @@ pub(super) mod tests {
             // TPM_RC_RETRY, then a failure.
             Some(header(if asked < 3 { 0x922 } else { 0x101 }))
         });
-        let error = crate::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
+        let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
         assert!(error.contains("cannot extend PCR 9: the TPM answers"), "{error}");
         let chip = fake(Version::V20, |_| Some(header(0x922)));
-        let error = crate::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
+        let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
         assert!(error.contains("busy with itself"), "{error}");
     }
 

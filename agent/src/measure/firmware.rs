@@ -1,8 +1,8 @@
 //! What the firmware and the boot loader wrote into the event log before us, where the kernel
 //! shows it (`Documentation/security/tpm/tpm_event_log.rst`).
 
-use super::eventlog::EventLog;
-use crate::console;
+use crate::base::console;
+use crate::formats::eventlog::EventLog;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs;
 use std::path::Path;

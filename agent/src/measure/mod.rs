@@ -21,26 +21,20 @@
 //! }
 //! ```
 
-pub mod bank;
 pub mod chip;
-pub mod eventlog;
-pub mod evidence;
 mod firmware;
-pub mod tpm12;
-pub mod tpm2;
 
+use crate::base::console;
+use crate::base::failure::{Explain, Failure, chain};
+use crate::base::step::Step;
 use crate::config::TpmPolicy;
-use crate::console;
-use crate::failure::{Explain, Failure, chain};
+use crate::formats::bank::{Bank, names};
+use crate::formats::eventlog::{EventLog, initial};
+use crate::formats::statement::{self, BYTES, Evidence, Statement, Sum, WORDS, What, of_ledger};
+use crate::measure::chip::{Chip, ChipError};
 use crate::source::images::Images;
-use crate::step::Step;
-use bank::{Bank, names};
-use chip::{Chip, ChipError};
-use eventlog::{EventLog, initial};
-use evidence::{BYTES, Evidence, Statement, Sum, WORDS, What, of_ledger};
-use std::fs;
-use std::io;
 use std::ops::Deref;
+use std::{fs, io};
 
 /// Something that was measured before it is used. Only [`Ledger::measure`] makes it.
 #[derive(Debug)]
@@ -119,7 +113,7 @@ impl Evidence for Agent {
 
 impl Evidence for Images {
     fn statements(&self) -> Vec<Statement> {
-        self.iter().flat_map(|image| evidence::of_recipe(&image.recipe())).collect()
+        self.iter().flat_map(|image| statement::of_recipe(&image.recipe())).collect()
     }
 }
 

@@ -1,22 +1,20 @@
 //! Step 4: the image as a file, a block device, a mounted CD; or just the files that were named.
 
 pub mod fuse;
-pub mod loopdev;
 pub(crate) mod root;
 
-use crate::early;
-use crate::failure::Explain;
+use crate::base::failure::Explain;
+use crate::machine::drivers;
+use crate::machine::loopdev::{LoopDevice, Mounted};
 use crate::measure::Measured;
+use crate::medium::fuse::FuseMount;
 use crate::source::fault::SourceError;
 use crate::source::images::Images;
 use crate::source::{Image, Source};
-use fuse::FuseMount;
-use loopdev::{LoopDevice, Mounted};
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 /// Where the first life keeps its mounts.
 const RUN: &str = "/inetboot.d";
@@ -136,7 +134,7 @@ pub fn mount(images: &Measured<Images>) -> Result<Medium, MediumError> {
 }
 
 fn mount_files(kernel: &Image, initrd: &Image) -> Result<Files, MediumError> {
-    early::load_module("fuse");
+    drivers::load_module("fuse");
     let dir = Path::new(RUN).join("files");
     let (mut mounts, mut sources) = (Vec::new(), Vec::new());
     for (name, image) in [("kernel", kernel), ("initrd", initrd)] {
@@ -154,7 +152,7 @@ fn mount_cd(image: &Image) -> Result<MountedCd, MediumError> {
     let source = image.source();
     check_iso(&**source)?;
     for module in ["fuse", "loop", "isofs"] {
-        early::load_module(module);
+        drivers::load_module(module);
     }
     let (file, device) = attach(source, Path::new(RUN))?;
     // Kernel and initrd are read from end to end here; this is what fills the line.
@@ -253,7 +251,7 @@ impl std::fmt::Debug for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory;
+    use crate::machine::memory;
     use crate::source::file::File;
     use std::io::Write;
 

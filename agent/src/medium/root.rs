@@ -1,10 +1,10 @@
 //! The target's root file system on the CD, mounted to take modules from: a squashfs or an EROFS,
 //! perhaps with an ext4 image inside, or an ISO inside a cloop image.
 
-use super::Root;
-use super::fuse::FuseMount;
-use super::loopdev::{LoopDevice, Mounted};
-use crate::early;
+use crate::machine::drivers;
+use crate::machine::loopdev::{LoopDevice, Mounted};
+use crate::medium::Root;
+use crate::medium::fuse::FuseMount;
 use crate::source::cloop::{self, Cloop};
 use crate::source::fault::SourceError;
 use crate::source::file;
@@ -95,6 +95,6 @@ fn mount_image(image: &Path, dir: &Path) -> io::Result<Mounted> {
         .iter()
         .find(has)
         .ok_or_else(|| io::Error::other("it is neither squashfs, EROFS, ext4, ISO 9660 nor cloop"))?;
-    early::load_module(kind.name);
+    drivers::load_module(kind.name);
     Mounted::mount(LoopDevice::attach(image, false)?, kind.name, dir, kind.options)
 }

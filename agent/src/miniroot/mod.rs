@@ -15,34 +15,30 @@
 //! its times, its measurements. Both have names of their own at the top only: a directory entry
 //! `lib` would replace the symbolic link that merged-/usr initrds have there.
 
-pub mod bzimage;
-pub mod handoff;
-pub mod modules;
-pub mod newc;
-pub mod pack;
 mod transplant;
 
-use crate::console::{self, Progress, size};
-use crate::distro::menu::Program;
+use crate::base::console::{self, Progress, size};
+use crate::base::failure::Explain;
 use crate::distro::{Plan, xen};
-use crate::failure::Explain;
+use crate::formats::boot_menu::Program;
+use crate::formats::bzimage::{self, Kernel, NotBootable};
+use crate::formats::eventlog::EventLog;
+use crate::formats::handoff::{self, Handoff};
+use crate::formats::recipe::Recipe;
+use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::{compression, cpio};
 use crate::kexec::multiboot::WORDS_MAX;
 use crate::kexec::{CMDLINE_MAX, Hypervisor, Payload};
-use crate::measure::eventlog::EventLog;
-use crate::measure::evidence::{Statement, Sum, What};
+use crate::machine::memory::{self, Growing, Memory, Sealed};
 use crate::medium::{Cd, MediumError};
-use crate::memory::{self, Growing, Memory, Sealed};
-use crate::source::recipe::Recipe;
-use bzimage::{Kernel, NotBootable};
-use handoff::Handoff;
+pub use crate::miniroot::transplant::Part;
+use crate::miniroot::transplant::{Organ, Tree};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
-pub use transplant::Part;
-use transplant::{Organ, Tree};
 
 /// Our own program's name in the target's initrd, and the value of `rdinit=`.
 pub const AGENT: &str = "/inetboot";
@@ -232,7 +228,7 @@ pub fn rebuild(
 /// what was measured, for whoever asks where there is no second life.
 pub fn notes(handoff: Option<&Handoff>, log: Option<&EventLog>) -> Result<Vec<u8>, MinirootError> {
     let written = || {
-        let mut archive = newc::Archive::new(Vec::new());
+        let mut archive = cpio::Archive::new(Vec::new());
         archive.directory(inside(handoff::DIR), 0o755)?;
         if let Some(handoff) = handoff {
             archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
@@ -250,7 +246,7 @@ fn hypervisor(program: &Program, cd: &dyn Cd) -> Result<Hypervisor, MinirootErro
     let path = Path::new(&program.path);
     let failed = |error| read_error(cd, path, error);
     let file = fs::read(cd.dir().join(path)).map_err(failed)?;
-    let unpacked = pack::unpack(&file).map_err(failed)?;
+    let unpacked = compression::unpack(&file).map_err(failed)?;
     let words = program.words.join(" ");
     check_cmdline(words.len(), WORDS_MAX)?;
     Ok(Hypervisor { path: program.path.clone(), file, program: unpacked, words })
@@ -409,12 +405,12 @@ pub(crate) fn header(start: &[u8], path: &Path) -> Result<Kernel, MinirootError>
 /// What follows an initrd begins at a boundary.
 pub(crate) fn align(mut initrd: &File) -> io::Result<()> {
     let length = initrd.stream_position()?;
-    initrd.write_all(&[0; 4][..newc::padding(length)])
+    initrd.write_all(&[0; 4][..cpio::padding(length)])
 }
 
 /// What was appended.
 fn append_overlay(initrd: &mut File, luggage: &Luggage<'_>, organs: &[Organ]) -> io::Result<Vec<Statement>> {
-    let mut archive = newc::Archive::new(io::BufWriter::new(initrd));
+    let mut archive = cpio::Archive::new(io::BufWriter::new(initrd));
     add_devices(&mut archive)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
     archive.directory(inside(transplant::DIR), 0o755)?;
@@ -431,7 +427,7 @@ fn append_overlay(initrd: &mut File, luggage: &Luggage<'_>, organs: &[Organ]) ->
 
 /// A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is no null
 /// device: a console that the kernel cannot open must not end process 1.
-pub(crate) fn add_devices(archive: &mut newc::Archive<impl Write>) -> io::Result<()> {
+pub(crate) fn add_devices(archive: &mut cpio::Archive<impl Write>) -> io::Result<()> {
     archive.directory("dev", 0o755)?;
     archive.device("dev/console", 0o600, 5, 1)?;
     archive.device("dev/null", 0o666, 1, 3)

@@ -1,15 +1,14 @@
 //! The modules the second life loads: from the target's initrd where it has them, else taken out
 //! of the target's root, which belongs to the same kernel.
 
-use super::MinirootError;
-use super::modules::{FILES, IN_ROOTS, Index, name_of};
-use super::newc;
-use super::pack;
-use crate::console;
+use crate::base::console;
+use crate::base::failure::chain;
 use crate::distro::Plan;
-use crate::early::Device;
-use crate::failure::chain;
+use crate::formats::depmod::{FILES, IN_ROOTS, Index, name_of};
+use crate::formats::{compression, cpio};
+use crate::machine::drivers::Device;
 use crate::medium::{Cd, Root};
+use crate::miniroot::MinirootError;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -69,7 +68,7 @@ impl Tree {
         let mut unpacked = 0;
         let tree = format!("lib/modules/{release}/");
         let mut input = BufReader::with_capacity(1 << 16, initrd);
-        newc::walk(&mut input, &mut |member| {
+        cpio::walk(&mut input, &mut |member| {
             unpacked += member.length;
             let Some((before, inside)) = member.name.split_once(&tree) else { return Ok(()) };
             if inside.contains(".ko") {
@@ -292,7 +291,7 @@ impl Chosen {
                 let file = tree.dir.join(path);
                 let failed =
                     |error| MinirootError::Read { path: file.clone(), trouble: String::new(), error };
-                let image = root.read(&file).and_then(|bytes| pack::unpack(&bytes)).map_err(failed)?;
+                let image = root.read(&file).and_then(|bytes| compression::unpack(&bytes)).map_err(failed)?;
                 Organ::Transplant(module, image)
             } else {
                 continue; // Listed by depmod but left out of the initrd: its maker knows it is not needed.

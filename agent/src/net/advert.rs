@@ -1,7 +1,7 @@
 //! Router advertisements (RFC 4861, 4.2; name servers: RFC 8106), as far as the kernel does not act
 //! on them by itself: it makes addresses and routes of them, but leaves names to programs. Pure.
 
-use super::dhcp6::names;
+use crate::net::dhcp6::names;
 use std::net::Ipv6Addr;
 
 /// An ICMPv6 message of this type asks for one, and of that type is one.

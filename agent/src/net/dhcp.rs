@@ -2,7 +2,7 @@
 //! own. The caller says what time it is, sends what [`Conversation::poll`] gives and feeds what
 //! arrives to [`Conversation::receive`]. Messages are coded by `dhcproto`.
 
-use crate::lease::{Grant, Lease, Route};
+use crate::formats::lease::{Grant, Lease, Route};
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use std::net::Ipv4Addr;

@@ -4,8 +4,8 @@
 //! The messages are read and written here: dhcproto's codec for them weighs more than this file
 //! does, and stops process 1 on lengths that it does not expect.
 
-use super::dhcp::PAUSES;
-use crate::lease::{Grant6, Lease6};
+use crate::formats::lease::{Grant6, Lease6};
+use crate::net::dhcp::PAUSES;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 

@@ -12,7 +12,7 @@
 //! connman has no such place; what it does to the link is undone (`guard.rs`).
 
 use crate::config::mac_text;
-use crate::lease::Leases;
+use crate::formats::lease::Leases;
 use std::fmt::Write as _;
 
 const COMMENT: &str = "# Written by InetBoot: the root file system comes by this network card.\n";
@@ -66,7 +66,7 @@ pub fn for_link(mac: [u8; 6], index: u32, leases: &Leases) -> Vec<DropIn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Lease6;
+    use crate::formats::lease::Lease6;
 
     #[test]
     fn each_manager_is_told_which_link_and_which_servers() {

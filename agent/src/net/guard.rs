@@ -3,14 +3,13 @@
 //! disks), it is put back at once; also where the card itself was away. The kernel tells of each
 //! change (rtnetlink(7), multicast groups).
 
-use super::link::{Changes, Link, has_address};
-use super::{Network, router};
-use crate::console;
-use crate::lease::{Leases, Route};
-use std::fs;
-use std::io;
+use crate::base::console;
+use crate::formats::lease::{Leases, Route};
+use crate::net::link::{Changes, Link, has_address};
+use crate::net::{Network, router};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use std::{fs, io};
 
 /// Changes come in swarms; the pause also bounds a quarrel with whoever makes them again.
 const SETTLE: Duration = Duration::from_millis(200);

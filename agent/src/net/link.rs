@@ -1,23 +1,21 @@
 //! Links: sysfs (`Documentation/ABI/testing/sysfs-class-net`). Their addresses and routes:
 //! rtnetlink(7).
 
-use super::rtnetlink::{Request, verdict};
+use crate::base::console;
 use crate::config::{LinkName, mac_text, parse_mac};
-use crate::console;
-use crate::early;
-use crate::lease::{Leases, Route};
+use crate::formats::lease::{Leases, Route};
+use crate::machine::drivers;
+use crate::net::rtnetlink::{Request, verdict};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv,
     sendto, socket,
 };
-use std::fmt;
-use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 /// Where the kernel shows its links.
 const SYS_CLASS_NET: &str = "/sys/class/net";
@@ -75,7 +73,7 @@ impl Link {
 
     /// The VLAN `id` on this card, made if it is not there yet.
     pub fn with_vlan(&self, id: u16) -> io::Result<Self> {
-        early::load_module("8021q");
+        drivers::load_module("8021q");
         let name = format!("{}.{id}", self.name);
         let dir = Path::new(SYS_CLASS_NET).join(&name);
         if !dir.exists() {

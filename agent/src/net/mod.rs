@@ -5,7 +5,6 @@
 //! kinds of networks are asked; IPv6 alone is enough where IPv4 has not answered a moment later.
 
 pub mod advert;
-pub mod clock;
 mod datagram;
 pub mod dhcp;
 pub mod dhcp6;
@@ -16,22 +15,21 @@ pub mod renew;
 mod router;
 pub mod rtnetlink;
 
+use crate::base::console;
+use crate::base::failure::Explain;
 use crate::config::{Fixed, LinkName, Method, NetConfig};
-use crate::console;
-use crate::early;
-use crate::failure::Explain;
-use crate::lease::{Lease, Lease6, Leases, Route};
+use crate::formats::lease::{Lease, Lease6, Leases, Route};
+use crate::machine::{clock, drivers};
+use crate::net::dhcp::{Conversation, Heard};
+use crate::net::link::Link;
+use crate::net::router::Runner6;
 use crate::sys::packet::PacketSocket;
-use dhcp::{Conversation, Heard};
-use link::Link;
-use router::Runner6;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// How long links and DHCP servers get.
 const BOUND: Duration = Duration::from_secs(60);
@@ -239,7 +237,7 @@ impl<'a> Cards<'a> {
     /// Links that were not there before, switched on. A card behind a bus that needs a driver itself
     /// (USB, virtio) shows up only after that one is loaded.
     fn newcomers(&mut self) -> Vec<Link> {
-        early::load_drivers();
+        drivers::load_drivers();
         let wanted = |link: &Link| self.config.only.as_ref().is_none_or(|only| link.is(only));
         let new = |link: &Link| wanted(link) && !self.seen.contains(&link.index);
         let cards: Vec<Link> = Link::all().into_iter().filter(new).collect();

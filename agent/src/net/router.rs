@@ -1,10 +1,10 @@
 //! One link's part of the race for IPv6: a router is asked to advertise itself (RFC 4861), the kernel
 //! makes an address of what it says, and DHCPv6 is asked for what it says is to be had there.
 
-use super::advert::{Advert, SOLICIT};
-use super::dhcp6::{Ask, Conversation6};
-use super::link::Link;
-use crate::lease::Lease6;
+use crate::formats::lease::Lease6;
+use crate::net::advert::{Advert, SOLICIT};
+use crate::net::dhcp6::{Ask, Conversation6};
+use crate::net::link::Link;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, recvfrom, sendto,
     setsockopt, socket, sockopt,

@@ -3,7 +3,7 @@
 //! The crates for it were here first: their types for all messages weighed 250 KB, and with care
 //! still 45.
 
-use crate::lease::Route;
+use crate::formats::lease::Route;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 

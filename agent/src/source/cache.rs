@@ -6,19 +6,18 @@
 //! Readers only wait: all fetching is done by a few workers, needs before guesses, so that a
 //! reader goes on with its piece while the rest of the same answer is still arriving.
 
-use super::Source;
-use super::ahead::{Guess, Streams};
-use super::fault::SourceError;
-use super::lock;
-use super::mirrors::Deliver;
-use super::pieces::Pieces;
-use super::profile::{Profile, Recorder};
+use crate::base::lock::lock;
+use crate::formats::pieces::Pieces;
+use crate::formats::profile::{Profile, Recorder};
+use crate::source::Source;
+use crate::source::ahead::{Guess, Streams};
+use crate::source::fault::SourceError;
+use crate::source::mirrors::Deliver;
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Bytes one request may fetch: enough to fill a fast line, little enough that the other readers
 /// of a slow one are not kept waiting.
@@ -402,7 +401,7 @@ impl<S: Supply> Source for Cached<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::pieces::{Algorithm, BLOCK};
+    use crate::formats::pieces::{Algorithm, BLOCK};
     use proptest::prelude::*;
 
     /// Every byte tells its own place.

@@ -8,8 +8,9 @@
 //!
 //! All numbers are big-endian. Version 4 may have all but the blocks at the file's end instead.
 
-use super::fault::SourceError;
-use super::{Source, lock};
+use crate::base::lock::lock;
+use crate::source::Source;
+use crate::source::fault::SourceError;
 use flate2::{Decompress, FlushDecompress, Status};
 use std::fmt;
 use std::io::Read;

@@ -2,11 +2,10 @@
 //! some of IPv6, connections to them race, each a moment behind the one before, and for a while
 //! the winner comes first. A network that is broken for one kind then costs that moment, once.
 
-use super::lock;
+use crate::base::lock::lock;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::Uri;

@@ -1,13 +1,13 @@
 //! What goes wrong between us and the servers: one fault of one request, and the error that ends
 //! a read. A fault knows whether the same request may succeed in a moment.
 
-use super::cloop::CloopError;
-use super::index::IndexError;
-use super::tls::{CaError, TlsFault};
-use super::trust::TrustError;
-use super::version::Version;
-use crate::console;
-use crate::failure::Explain;
+use crate::base::console;
+use crate::base::failure::Explain;
+use crate::formats::index::IndexError;
+use crate::formats::trust::TrustError;
+use crate::formats::version::Version;
+use crate::source::cloop::CloopError;
+use crate::source::tls::{CaError, TlsFault};
 use std::io;
 use ureq::http::StatusCode;
 

@@ -1,10 +1,9 @@
 //! A file of this machine, on a disk or in memory.
 
-use super::Source;
-use super::fault::SourceError;
-use std::fmt;
-use std::fs;
+use crate::source::Source;
+use crate::source::fault::SourceError;
 use std::os::unix::fs::FileExt;
+use std::{fmt, fs};
 
 /// A file and what it is called.
 #[derive(Debug)]

@@ -1,16 +1,17 @@
 //! From what the user wants to what is known of the image: which pieces, which places, who vouches.
 //! The first life finds it; the second is told ([`Recipe`]).
 
-use super::fault::{Fault, SourceError};
-use super::http::{Client, Glance, Http, OPEN_BUDGET, Opened, Whole};
-use super::index::{self, Index, Place};
-use super::pieces::Pieces;
-use super::profile::{self, Profile};
-use super::recipe::Recipe;
-use super::trust::{Demand, Trust, signature_url};
-use crate::config::{Url, Wanted, WantedProfile};
-use crate::console;
-use crate::failure::chain;
+use crate::base::console;
+use crate::base::failure::chain;
+use crate::config::{Wanted, WantedProfile};
+use crate::formats::index::{self, Index, Place};
+use crate::formats::pieces::Pieces;
+use crate::formats::profile::{self, Profile};
+use crate::formats::recipe::Recipe;
+use crate::formats::trust::{Demand, Trust, signature_url};
+use crate::formats::url::Url;
+use crate::source::fault::{Fault, SourceError};
+use crate::source::http::{Client, Glance, Http, OPEN_BUDGET, Opened, Whole};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -4,16 +4,16 @@
 //! The file is pinned when it is opened: its length and validator are compared on every answer,
 //! so that an image that is replaced while we boot from it is noticed rather than mixed.
 
-use super::eyeballs::Eyeballs;
-use super::fault::{Fault, SourceError, fault};
-use super::links::Links;
-use super::lock;
-use super::tls;
-use super::version::Version;
-use super::wire::Wire;
+use crate::base::console;
+use crate::base::failure::chain;
+use crate::base::lock::lock;
 use crate::config::Access;
-use crate::console;
-use crate::failure::chain;
+use crate::formats::links::Links;
+use crate::formats::version::Version;
+use crate::source::eyeballs::Eyeballs;
+use crate::source::fault::{Fault, SourceError, fault};
+use crate::source::tls;
+use crate::source::wire::Wire;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -1,11 +1,12 @@
 //! What a boot is made from: the image of a medium, or a kernel and its initrd, each a file on a web
 //! server.
 
-use super::Image;
-use super::fault::{Fault, SourceError};
-use super::mirrors::Patience;
-use super::wire::Traffic;
-use crate::config::{Access, Boot, Url, Wanted};
+use crate::config::{Access, Boot, Wanted};
+use crate::formats::url::Url;
+use crate::source::Image;
+use crate::source::fault::{Fault, SourceError};
+use crate::source::mirrors::Patience;
+use crate::source::wire::Traffic;
 use ureq::http::StatusCode;
 
 /// What a kernel is called in a directory for network boots, and what its initrd is.

@@ -1,22 +1,21 @@
 //! Pieces that are kept beyond their use: on a disk for the next boot, or in memory until the end of
 //! this one. What is at hand is not fetched again.
 
-use super::cache::Supply;
-use super::disk::Disk;
-use super::fault::SourceError;
-use super::lock;
-use super::mirrors::{Deliver, Mirrors};
-use super::pieces::{Pieces, hex};
-use crate::memory;
-use std::fmt;
+use crate::base::lock::lock;
+use crate::formats::pieces::{Pieces, hex};
+use crate::machine::memory;
+use crate::source::cache::Supply;
+use crate::source::disk::Disk;
+use crate::source::fault::SourceError;
+use crate::source::mirrors::{Deliver, Mirrors};
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Bytes of pieces that may wait for a slow disk; what comes then is not kept.
 const QUEUE: u64 = 16 << 20;

@@ -4,16 +4,16 @@
 //! share. A place that fails rests and is tried again later. A piece is checked before anybody
 //! sees it: a place with wrong bytes is named, and asked again only when there is no other.
 
-use super::fault::{Fault, SourceError};
-use super::http::{Client, Http, Opened, SILENCE, pause};
-use super::index::{Form, Place};
-use super::lock;
-use super::pieces::{Pieces, hex};
-use super::unpack;
-use super::version::Version;
-use crate::console;
-use crate::failure::chain;
-use crate::receipt::Report;
+use crate::base::console;
+use crate::base::failure::chain;
+use crate::base::lock::lock;
+use crate::formats::index::{Form, Place};
+use crate::formats::pieces::{Pieces, hex};
+use crate::formats::receipt::Report;
+use crate::formats::unpack;
+use crate::formats::version::Version;
+use crate::source::fault::{Fault, SourceError};
+use crate::source::http::{Client, Http, Opened, SILENCE, pause};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -14,37 +14,31 @@ pub mod file;
 mod find;
 pub mod http;
 pub mod images;
-pub mod index;
 pub mod keep;
-pub mod links;
 pub mod mirrors;
-pub mod pieces;
-pub mod profile;
-pub mod recipe;
 pub mod tls;
-pub mod trust;
-pub mod unpack;
-pub mod version;
 pub mod wire;
 
-use crate::config::{Access, Url, Wanted, WantedDisk};
-use crate::console;
-use crate::memory::{self, Memory};
-use crate::receipt::Report;
-use cache::Cached;
-use disk::Disk;
-use fault::SourceError;
-use file::File;
-use find::Found;
-use http::Client;
-use keep::{Kept, Localised};
-use mirrors::{Mirror, Mirrors, Patience};
-use profile::Profile;
-use recipe::Recipe;
+use crate::base::console;
+use crate::config::{Access, Wanted, WantedDisk};
+use crate::formats::profile::Profile;
+use crate::formats::receipt::Report;
+use crate::formats::recipe::Recipe;
+use crate::formats::url::Url;
+use crate::formats::{index, trust, version};
+use crate::machine::memory::{self, Memory};
+use crate::source::cache::Cached;
+use crate::source::disk::Disk;
+use crate::source::fault::SourceError;
+use crate::source::file::File;
+use crate::source::find::Found;
+use crate::source::http::Client;
+use crate::source::keep::{Kept, Localised};
+use crate::source::mirrors::{Mirror, Mirrors, Patience};
+use crate::source::wire::{Traffic, Wire};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use wire::{Traffic, Wire};
 
 /// An immutable run of bytes somewhere.
 pub trait Source: fmt::Display + Send + Sync {
@@ -220,7 +214,7 @@ impl Image {
             Ok(Some(Localised { place, missing })) => {
                 format!("{missing} pieces of the image are not {place}: the network may not go")
             }
-            Err(error) => format!("the image stays remote: {}", crate::failure::chain(&error)),
+            Err(error) => format!("the image stays remote: {}", crate::base::failure::chain(&error)),
         };
         console::say_loud(&said);
     }
@@ -286,15 +280,10 @@ fn read_whole(whole: &http::Whole) -> Result<File, SourceError> {
             }
             Err(error) if tries + 1 >= WHOLE_TRIES => return Err(error),
             Err(error) => {
-                console::say(&format!("  starting over: {}", crate::failure::chain(&error)));
+                console::say(&format!("  starting over: {}", crate::base::failure::chain(&error)));
                 std::thread::sleep(http::pause(tries + 2));
                 tries += 1;
             }
         }
     }
-}
-
-/// A lock whose holder cannot leave anything half done that matters.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

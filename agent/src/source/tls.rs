@@ -1,7 +1,7 @@
 //! HTTPS: which certificates are trusted, and why one was not, in words.
 
+use crate::base::console;
 use crate::config::Access;
-use crate::console;
 use rustls::CertificateError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

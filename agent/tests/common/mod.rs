@@ -1,12 +1,13 @@
 //! What the tests of published images share: an image, a site that has it, and what reading it gives.
 #![allow(clippy::expect_used, clippy::panic, dead_code)] // helpers of tests; not every test needs all
 
-use inetboot::config::{Access, Url, Wanted, WantedProfile};
-use inetboot::failure::{Explain, chain};
+use inetboot::base::failure::{Explain, chain};
+use inetboot::config::{Access, Wanted, WantedProfile};
+use inetboot::formats::trust::Demand;
+use inetboot::formats::url::Url;
 use inetboot::source::Image;
 use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;
-use inetboot::source::trust::Demand;
 use qemu_tests::run;
 use qemu_tests::web::{Content, Server};
 use std::fs;

@@ -1,10 +1,9 @@
 //! The real thing: an unmodified Debian live ISO, to its login prompt and beyond. One boot keeps
 //! several promises, because it is the dear one.
 
-use qemu_tests::images;
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, dns};
+use qemu_tests::{Machine, Opts, boot, dns, images};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::time::Duration;

@@ -4,11 +4,11 @@
 
 use crate::kept;
 use crate::published::Published;
-use qemu_tests::images::Witness;
+use qemu_tests::images::{self, Witness};
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::machine::{Loader, built, output_of, repository};
 use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, firmware, images, run};
+use qemu_tests::{Machine, Opts, boot, firmware, run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,109 @@
+//! What was written on the kernel command line: words, split and unquoted as the kernel does it
+//! (`lib/cmdline.c`, `next_arg`). Pure; what the words mean is [`crate::config::Config`]'s business.
+
+use std::fmt;
+
+/// One word of the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// As it was written, quotes included, so that it can be passed on unchanged.
+    pub raw: String,
+    /// The part before the first `=`, without quotes.
+    pub key: String,
+    /// The part after it, without quotes; `None` where there is no `=`.
+    pub value: Option<String>,
+}
+
+impl Word {
+    fn parse(raw: &str) -> Self {
+        // The kernel removes quotes that enclose the word or its value; it keeps inner ones.
+        let whole = raw.strip_prefix('"').map_or(raw, |inner| inner.strip_suffix('"').unwrap_or(inner));
+        let (key, value) = match whole.split_once('=') {
+            None => (whole, None),
+            Some((key, value)) => {
+                let value =
+                    value.strip_prefix('"').map_or(value, |inner| inner.strip_suffix('"').unwrap_or(inner));
+                (key, Some(value.to_owned()))
+            }
+        };
+        Self { raw: raw.to_owned(), key: key.to_owned(), value }
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.raw)
+    }
+}
+
+/// The words of `line`, in order. Blanks inside double quotes do not separate.
+pub fn words(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                word.push(character);
+            }
+            c if c.is_ascii_whitespace() && !quoted => {
+                if !word.is_empty() {
+                    words.push(Word::parse(&word));
+                    word.clear();
+                }
+            }
+            c => word.push(c),
+        }
+    }
+    if !word.is_empty() {
+        words.push(Word::parse(&word));
+    }
+    words
+}
+
+/// The line that says `words`.
+pub fn line<'a>(words: impl IntoIterator<Item = &'a Word>) -> String {
+    words.into_iter().map(|word| word.raw.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keys_and_values(line: &str) -> Vec<(String, Option<String>)> {
+        words(line).into_iter().map(|w| (w.key, w.value)).collect()
+    }
+
+    #[test]
+    fn words_are_split_and_unquoted_as_the_kernel_does_it() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            keys_and_values("quiet  a=b c=\"d e\" \"f=g h\" i= j=k=l\n"),
+            [
+                ("quiet".into(), None),
+                ("a".into(), some("b")),
+                ("c".into(), some("d e")),
+                ("f".into(), some("g h")),
+                ("i".into(), some("")),
+                ("j".into(), some("k=l")),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_written_is_kept_for_passing_on() {
+        let line = "dyndbg=\"file x.c +p\" splash";
+        let raw: Vec<String> = words(line).iter().map(Word::to_string).collect();
+        assert_eq!(raw.join(" "), line);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_survives_being_split_and_joined(line in "[ -~]{0,200}") {
+            let joined = words(&line).iter().map(Word::to_string).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(words(&joined), words(&line));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A kernel's module tree, from the text files that depmod(8) writes beside it: which module
+//! drives which device, and what must be loaded before what. Pure over those files.
+
+use crate::base::glob;
+use std::collections::{HashMap, HashSet};
+
+/// depmod's files, as far as an [`Index`] is made of them.
+pub const FILES: [&str; 5] =
+    ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"];
+
+/// Where a root has its kernels' modules, each in a directory called like its release.
+pub const IN_ROOTS: [&str; 2] = ["usr/lib/modules", "lib/modules"];
+
+/// The text of one of depmod's files, by name (`modules.dep`), if there is such a file.
+pub type Files<'a> = dyn Fn(&str) -> Option<Vec<u8>> + 'a;
+
+/// The modules of one kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    /// By name.
+    modules: HashMap<String, Entry>,
+    /// Device pattern and module.
+    aliases: Vec<(String, String)>,
+    /// Modules wanted before another, where they exist.
+    before: HashMap<String, Vec<String>>,
+    /// What is part of the kernel itself.
+    builtin: HashSet<String>,
+    /// Device pattern and built-in driver.
+    builtin_aliases: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    path: String,
+    needs: Vec<String>,
+}
+
+impl Index {
+    /// Read depmod's files; `None` without `modules.dep`, the one that must exist.
+    pub fn parse(files: &Files<'_>) -> Option<Self> {
+        let text = |name: &str| files(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let mut index = Self::default();
+        for line in text("modules.dep")?.lines() {
+            if let Some((path, needs)) = line.split_once(':') {
+                let needs = needs.split_whitespace().map(name_of).collect();
+                index.modules.insert(name_of(path), Entry { path: path.to_owned(), needs });
+            }
+        }
+        for line in text("modules.alias").unwrap_or_default().lines() {
+            if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
+                index.aliases.push((pattern.to_owned(), normal(module)));
+            }
+        }
+        for line in text("modules.softdep").unwrap_or_default().lines() {
+            if let ["softdep", module, rest @ ..] = &line.split_whitespace().collect::<Vec<_>>()[..] {
+                let before = rest.iter().skip_while(|word| **word != "pre:").skip(1);
+                let before = before.take_while(|word| **word != "post:").map(|word| normal(word)).collect();
+                index.before.insert(normal(module), before);
+            }
+        }
+        index.builtin = text("modules.builtin").unwrap_or_default().lines().map(name_of).collect();
+        // NUL-separated "module.key=value".
+        for field in text("modules.builtin.modinfo").unwrap_or_default().split('\0') {
+            if let Some((key, pattern)) = field.split_once('=')
+                && let Some(module) = key.strip_suffix(".alias")
+            {
+                index.builtin_aliases.push((pattern.to_owned(), normal(module)));
+            }
+        }
+        Some(index)
+    }
+
+    /// The modules whose patterns take this device.
+    pub fn modules_for(&self, modalias: &str) -> impl Iterator<Item = &str> {
+        let modalias = modalias.to_owned();
+        self.aliases
+            .iter()
+            .filter(move |(pattern, _)| glob::matches(pattern, &modalias))
+            .map(|(_, module)| module.as_str())
+    }
+
+    /// Whether the kernel itself drives this device.
+    pub fn drives_itself(&self, modalias: &str) -> bool {
+        self.builtin_aliases.iter().any(|(pattern, _)| glob::matches(pattern, modalias))
+    }
+
+    /// Whether this is part of the kernel itself.
+    pub fn is_builtin(&self, name: &str) -> bool {
+        self.builtin.contains(&normal(name))
+    }
+
+    /// The module of this name, in its normal spelling; names may be written with `-` or `_`, and
+    /// may be aliases: those of file systems (`fs-NAME`), and others that stand for one name alone.
+    pub fn module(&self, name: &str) -> Option<&str> {
+        let name = normal(name);
+        let key = self.modules.get_key_value(&name).map(|(key, _)| key.as_str());
+        key.or_else(|| {
+            let wanted = [format!("fs_{name}"), name];
+            let alias = self.aliases.iter().find(|(alias, _)| wanted.contains(&normal(alias)));
+            alias.map(|(_, module)| module.as_str())
+        })
+    }
+
+    /// The file of a module.
+    pub fn path(&self, name: &str) -> Option<&str> {
+        self.modules.get(name).map(|entry| entry.path.as_str())
+    }
+
+    /// The files to load for `name`, in order, the module itself last.
+    pub fn load_order(&self, name: &str) -> Vec<&str> {
+        let mut order = Vec::new();
+        self.visit(name, &mut HashSet::new(), &mut order);
+        order.into_iter().filter_map(|name| self.path(name)).collect()
+    }
+
+    /// Depth first; `seen` also ends the loops that soft dependencies may make.
+    fn visit<'a>(&'a self, name: &str, seen: &mut HashSet<&'a str>, order: &mut Vec<&'a str>) {
+        let Some((name, entry)) = self.modules.get_key_value(name) else { return };
+        if !seen.insert(name) {
+            return;
+        }
+        for before in self.before.get(name).into_iter().flatten() {
+            if let Some(before) = self.module(before) {
+                self.visit(before, seen, order);
+            }
+        }
+        // depmod lists the nearest need first and the farthest last.
+        for need in entry.needs.iter().rev() {
+            self.visit(need, seen, order);
+        }
+        order.push(name);
+    }
+}
+
+/// `kernel/drivers/net/virtio_net.ko.xz` is the module `virtio_net`.
+pub fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    normal(file.split(".ko").next().unwrap_or(file))
+}
+
+fn normal(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DEP: &str = "kernel/drivers/net/virtio_net.ko.xz: kernel/net/core/failover.ko.xz kernel/drivers/net/net_failover.ko.xz\n\
+        kernel/drivers/net/net_failover.ko.xz: kernel/net/core/failover.ko.xz\n\
+        kernel/net/core/failover.ko.xz:\n\
+        kernel/drivers/net/r8169.ko: kernel/drivers/net/phy/libphy.ko\n\
+        kernel/drivers/net/phy/libphy.ko:\n\
+        kernel/drivers/net/phy/realtek.ko: kernel/drivers/net/phy/libphy.ko\n\
+        kernel/fs/isofs/isofs.ko:\n";
+
+    fn index() -> Index {
+        Index::parse(&|name| {
+            let text = match name {
+                "modules.dep" => DEP,
+                "modules.alias" => {
+                    "# comment\nalias virtio:d00000001v* virtio_net\nalias fs-iso9660 isofs\nalias crypto-crc32c isofs\n"
+                }
+                "modules.softdep" => "softdep r8169 pre: realtek\n",
+                "modules.builtin" => "kernel/drivers/virtio/virtio-pci.ko\n",
+                "modules.builtin.modinfo" => "virtio_pci.alias=pci:v00001AF4d*\0virtio_pci.license=GPL\0",
+                _ => return None,
+            };
+            Some(text.into())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn needs_are_loaded_first() {
+        assert_eq!(
+            index().load_order("virtio_net"),
+            [
+                "kernel/net/core/failover.ko.xz",
+                "kernel/drivers/net/net_failover.ko.xz",
+                "kernel/drivers/net/virtio_net.ko.xz",
+            ]
+        );
+        assert_eq!(index().load_order("r8169").len(), 3);
+        assert_eq!(index().load_order("r8169")[1], "kernel/drivers/net/phy/realtek.ko");
+    }
+
+    #[test]
+    fn a_device_finds_its_driver_in_the_tree_or_in_the_kernel() {
+        let index = index();
+        assert_eq!(index.modules_for("virtio:d00000001v00001AF4").collect::<Vec<_>>(), ["virtio_net"]);
+        assert_eq!(index.modules_for("pci:v00008086d0000100E").count(), 0);
+        assert!(index.drives_itself("pci:v00001AF4d00001000"));
+        assert!(index.is_builtin("virtio_pci"));
+    }
+
+    #[test]
+    fn a_module_is_found_by_any_spelling_and_by_an_alias() {
+        assert_eq!(index().module("virtio-net"), Some("virtio_net"));
+        assert_eq!(index().module("iso9660"), Some("isofs"));
+        assert_eq!(index().module("crypto-crc32c"), Some("isofs"));
+        assert_eq!(index().module("absent"), None);
+    }
+
+    #[test]
+    fn no_dependencies_no_index() {
+        assert_eq!(Index::parse(&|_| None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn dependency_loops_end(edges in proptest::collection::vec((0u8..6, 0u8..6), 0..20)) {
+            let dep: String = edges.iter().map(|(a, b)| format!("m{a}.ko: m{b}.ko\n")).collect();
+            let index = Index::parse(&|name| (name == "modules.dep").then(|| dep.clone().into())).unwrap();
+            index.load_order("m0");
+        }
+    }
+}

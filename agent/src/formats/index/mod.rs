@@ -1,0 +1,143 @@
+//! Indexes: what an image's pieces have to be, and where it lies. Ours, and those that the world
+//! publishes already. Pure; told apart by their contents, never by their names.
+
+pub mod casync;
+pub mod metalink;
+pub mod ours;
+pub mod torrent;
+
+use crate::formats::pieces::{Pieces, PiecesError};
+
+/// The largest index that is read: enough for 200 GB in our blocks.
+pub const LARGEST: u64 = 32 << 20;
+
+/// What an index says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// The image's pieces.
+    pub pieces: Pieces,
+    /// Where they may be had, the preferred place first. Addresses may be relative to the index's.
+    pub places: Vec<Place>,
+    /// Where the profile lies, likewise.
+    pub profile: Option<String>,
+}
+
+/// A place that has an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The image as one file.
+    File(String),
+    /// A directory with a file for each piece.
+    Store {
+        /// Its address, with a slash at the end.
+        url: String,
+        /// What the files are called, and how they are packed.
+        form: Form,
+    },
+}
+
+/// A store's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `ab/abcdef…`, as it is.
+    Plain,
+    /// `ab/abcdef…`, zlib (RFC 1950): the classic HTTP-FUSE form too.
+    Zlib,
+    /// `ab/abcdef…`, zstd (RFC 8878).
+    Zstd,
+    /// `abcd/abcdef….cacnk`, zstd: casync's.
+    Casync,
+}
+
+impl Form {
+    const NAMED: [(&'static str, Self); 4] =
+        [("none", Self::Plain), ("zlib", Self::Zlib), ("zstd", Self::Zstd), ("casync", Self::Casync)];
+
+    /// As it is written in an index of ours.
+    pub fn name(self) -> &'static str {
+        Self::NAMED.iter().find(|(_, form)| *form == self).map_or("none", |(name, _)| name)
+    }
+
+    /// The form that `name` names.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, form)| *form)
+    }
+
+    /// Where in the store the piece with this digest lies.
+    pub fn path(self, digest: &str) -> String {
+        let part = |length: usize| digest.get(..length).unwrap_or(digest);
+        match self {
+            Self::Casync => format!("{}/{digest}.cacnk", part(4)),
+            Self::Plain | Self::Zlib | Self::Zstd => format!("{}/{digest}", part(2)),
+        }
+    }
+}
+
+/// Why an index cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// It begins like none.
+    #[error("it is neither an index of InetBoot's, nor a .torrent, .meta4 or .caibx file")]
+    Unknown,
+    /// It is damaged.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// It is of a kind that is not read.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// It contradicts itself.
+    #[error("it contradicts itself")]
+    Pieces(#[from] PiecesError),
+}
+
+/// Whether a file that begins like this is an index, not an image.
+pub fn is_index(start: &[u8]) -> bool {
+    ours::is(start) || torrent::is(start) || metalink::is(start) || casync::is(start)
+}
+
+/// Read an index, whichever it is. `url` is where it came from: casync's says not where its store is.
+pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
+    if ours::is(bytes) {
+        ours::decode(bytes)
+    } else if torrent::is(bytes) {
+        torrent::decode(bytes)
+    } else if casync::is(bytes) {
+        casync::decode(bytes, url)
+    } else if metalink::is(bytes) {
+        metalink::decode(bytes)
+    } else {
+        Err(IndexError::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_image_is_no_index() {
+        assert!(!is_index(&[0; 64]));
+        // The boot code of a hybrid ISO.
+        assert!(!is_index(b"\x45\x52\x08\x00\x00\x00\x90\x90"));
+        assert_eq!(decode(b"<html>", "http://h/x"), Err(IndexError::Unknown));
+    }
+
+    #[test]
+    fn a_piece_has_its_place_in_the_store() {
+        assert_eq!(Form::Zstd.path("abcdef"), "ab/abcdef");
+        assert_eq!(Form::Casync.path("abcdef"), "abcd/abcdef.cacnk");
+        assert_eq!(Form::from_name("zlib"), Some(Form::Zlib));
+        assert_eq!(Form::Zlib.name(), "zlib");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes, "http://h/x.caibx");
+            for head in [&b"inetboot-index 1\n"[..], b"d8:announce", b"<?xml version='1.0'?><metalink "] {
+                let _ = decode(&[head, &bytes].concat(), "http://h/x");
+            }
+        }
+    }
+}

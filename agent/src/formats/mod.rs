@@ -1,0 +1,30 @@
+//! Codecs: bytes to values and back. Nothing here reads a file, opens a socket or asks the kernel.
+//!
+//! What other people write (menus, indexes, event logs, kernels, archives) becomes a type here, with a
+//! bound on its size, before a step of the boot uses it. Each file has a target in `fuzz/`.
+
+pub mod bank;
+pub mod boot_menu;
+pub mod bzimage;
+pub mod catalogue;
+pub mod cmdline;
+pub mod compression;
+pub mod cpio;
+pub mod depmod;
+pub mod disk_layout;
+pub mod eventlog;
+pub mod handoff;
+pub mod index;
+pub mod lease;
+pub mod links;
+pub mod pieces;
+pub mod profile;
+pub mod receipt;
+pub mod recipe;
+pub mod statement;
+pub mod tpm12;
+pub mod tpm2;
+pub mod trust;
+pub mod unpack;
+pub mod url;
+pub mod version;
