@@ -1,78 +1,39 @@
-//! Imports run one way: the table in `lib.rs`, checked over the sources. A room may use rooms of
-//! lower layers and its neighbours; pure codecs may use no room that touches the outside.
+//! Imports run one way. The table below is the architecture: a folder may import the folders above it,
+//! and within a row the folders on its left. `docs/architecture.md` draws the same picture.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longest prefix wins. Higher numbers may use lower and equal ones.
-const LAYERS: [(&str, u8); 62] = [
-    ("main", 4),
-    ("bin", 4),
-    ("serve", 4),
-    ("desk", 4),
-    ("alone", 4),
-    ("rescue", 4),
-    ("choose", 3),
-    ("choose::keys", 1),
-    ("choose::menu", 1),
-    ("choose::screen", 2),
-    ("ways_out", 2),
-    ("catalogue", 1),
-    ("distro", 3),
-    ("distro::menu", 1),
-    ("medium", 3),
-    ("miniroot", 3),
-    ("miniroot::bzimage", 1),
-    ("miniroot::handoff", 1),
-    ("miniroot::modules", 1),
-    ("miniroot::newc", 1),
-    ("miniroot::pack", 1),
-    ("early", 2),
-    ("kexec", 2),
-    ("kexec::multiboot", 1),
-    ("measure", 2),
-    ("measure::bank", 1),
-    ("measure::eventlog", 1),
-    ("measure::evidence", 1),
-    ("measure::tpm12", 1),
-    ("measure::tpm2", 1),
-    ("net", 2),
-    ("net::datagram", 1),
-    ("net::advert", 1),
-    ("net::dhcp", 1),
-    ("net::dhcp6", 1),
-    ("net::rtnetlink", 1),
-    ("net::dropins", 1),
-    ("source", 2),
-    ("config", 1),
-    ("config::cmdline", 1),
-    ("config::net", 1),
-    ("config::url", 1),
-    ("lease", 1),
-    ("receipt", 1),
-    ("console", 0),
-    ("failure", 0),
-    ("glob", 0),
-    ("memory", 0),
-    ("step", 0),
-    ("sys", 0),
-    ("lib", 5),
-    ("source::ahead", 1),
-    ("source::disk::layout", 1),
-    ("source::index", 1),
-    ("source::links", 1),
-    ("source::pieces", 1),
-    ("source::profile", 1),
-    ("source::trust", 1),
-    ("source::unpack", 1),
-    ("source::recipe", 1),
-    ("source::version", 1),
-    ("source::wire", 1),
+/// The folders of `src`, lowest first.
+const ROWS: [&[&str]; 8] = [
+    // The steps' names, failures, the console; and the only unsafe code.
+    &["base", "sys"],
+    // Bytes to values and back. No I/O.
+    &["formats"],
+    // The running kernel: mounts, drivers, memory, clock, loop devices.
+    &["machine"],
+    // The eight steps, in boot order: none may import a later one.
+    &["config", "net", "source", "medium", "distro", "miniroot", "measure", "kexec"],
+    // The person at the console.
+    &["person"],
+    // The order in which things happen.
+    &["lives"],
+    // The host's tools.
+    &["desk"],
+    // The two programs.
+    &["main", "bin"],
 ];
 
-/// What a pure codec (layer 1) may not even name.
-const OUTSIDE: [&str; 4] = ["std::fs", "std::net::Tcp", "std::net::Udp", "rustix::"];
+/// Folders that do no I/O, and the names by which I/O would begin.
+const PURE: [&str; 1] = ["formats"];
+const OUTSIDE: [&str; 6] = ["std::fs", "std::net::Tcp", "std::net::Udp", "std::process", "rustix::", "nix::"];
+
+/// Where `folder` stands in [`ROWS`], counted through.
+fn place(folder: &str) -> Option<usize> {
+    ROWS.iter().flat_map(|row| row.iter()).position(|name| *name == folder)
+}
 
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
@@ -84,47 +45,75 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// `src/net/dhcp.rs` is `net::dhcp`, `src/net/mod.rs` is `net`.
-fn module(path: &Path, root: &Path) -> String {
-    let name = path.strip_prefix(root).unwrap().with_extension("");
-    let parts: Vec<&str> =
-        name.iter().map(|part| part.to_str().unwrap()).filter(|part| *part != "mod").collect();
-    parts.join("::")
+/// `text` without comments, and without the modules that are compiled for tests alone: those may
+/// import anything.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let mut code = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("#[cfg(test)]") {
+        code.push_str(before);
+        // Whatever follows the attribute ends at its semicolon, or at the brace that closes its own.
+        rest = match after.find(['{', ';']) {
+            Some(start) if after[start..].starts_with('{') => skip_braces(&after[start..]),
+            Some(end) => &after[end + 1..],
+            None => "",
+        };
+    }
+    code + rest
 }
 
-fn layer(module: &str) -> Option<u8> {
-    let known = LAYERS.iter().filter(|(prefix, _)| {
-        module == *prefix || module.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("::"))
-    });
-    known.max_by_key(|(prefix, _)| prefix.len()).map(|(_, layer)| *layer)
+/// What follows the closing brace of `text`, which begins with an opening one.
+fn skip_braces(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[at + 1..];
+        }
+    }
+    ""
 }
 
-/// `super::pack` in `miniroot::newc` is `crate::miniroot::pack`.
-fn absolute(text: &str, module: &str) -> String {
-    let parent = |module: &str| match module.rsplit_once("::") {
-        Some((parent, _)) => format!("crate::{parent}::"),
-        None => "crate::".to_owned(),
-    };
-    let grandparent = module.rsplit_once("::").map_or(String::new(), |(up, _)| parent(up));
-    text.replace("super::super::", &grandparent).replace("super::", &parent(module))
-}
-
-/// The rooms that a source file imports by `use crate::…` or `crate::…`, braces expanded once.
-fn imports(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for rest in text.split("crate::").skip(1) {
-        let path: String =
-            rest.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
-        match path.strip_suffix("::") {
-            None => found.push(path),
-            Some(path) => {
-                let inside = rest.split_once('{').map(|(_, inside)| inside).unwrap_or_default();
-                let inside = inside.split('}').next().unwrap_or_default();
-                found.extend(inside.split(',').map(|name| format!("{path}::{}", name.trim())));
+/// The folders that `code` names by `crate::…` or `inetboot::…`, in groups of any form as well.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for root in ["crate::", "inetboot::"] {
+        for rest in code.split(root).skip(1) {
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(heads(group)),
+                None => found.extend(head(rest)),
             }
         }
     }
     found
+}
+
+fn head(path: &str) -> Option<String> {
+    let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The first names of the paths in a group, whose opening brace was read already.
+fn heads(group: &str) -> Vec<String> {
+    let (mut depth, mut names, mut path) = (0, Vec::new(), String::new());
+    for letter in group.chars() {
+        match letter {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => names.extend(head(std::mem::take(&mut path).trim())),
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ if depth == 0 => path.push(letter),
+            _ => {}
+        }
+    }
+    names.extend(head(path.trim()));
+    names
 }
 
 #[test]
@@ -133,37 +122,48 @@ fn imports_run_one_way() {
     let mut files = Vec::new();
     sources(&root, &mut files);
     assert!(files.len() > 30, "the sources were not found");
+
     let mut wrong = Vec::new();
     for file in files {
-        let name = module(&file, &root);
-        let own = layer(&name).unwrap_or_else(|| panic!("{name} is in no layer; add it to LAYERS"));
-        let text = fs::read_to_string(&file).unwrap();
-        // Tests may look anywhere.
-        let text = text.split("#[cfg(test)]").next().unwrap();
-        for import in imports(&absolute(text, &name)) {
-            // Paths end in types and functions; what is in no layer is a re-export of a lower one.
-            if let Some(theirs) = layer(&import).filter(|theirs| *theirs > own) {
-                wrong.push(format!("{name} (layer {own}) uses {import} (layer {theirs})"));
+        let inside = file.strip_prefix(&root).unwrap();
+        let folder = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if folder == "lib" {
+            continue;
+        }
+        let own = place(folder).unwrap_or_else(|| panic!("src/{folder} is in no row of ROWS"));
+        let code = code(&fs::read_to_string(&file).unwrap());
+
+        for import in imports(&code) {
+            if place(&import).is_none_or(|theirs| theirs > own) {
+                wrong.push(format!("{} imports {import}", inside.display()));
             }
         }
         for outside in OUTSIDE {
-            if own == 1 && text.contains(outside) {
-                wrong.push(format!("{name} is a pure codec and names {outside}"));
+            if PURE.contains(&folder) && code.contains(outside) {
+                wrong.push(format!("{} does I/O: it names {outside}", inside.display()));
             }
+        }
+        if code.contains("super::") {
+            wrong.push(format!("{} names its neighbour by super::, not from the root", inside.display()));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A group over several lines, a nested one, and a path in the middle of code are all seen.
 #[test]
-fn the_check_itself_sees_a_wrong_import() {
-    assert_eq!(layer("net::dhcp"), Some(1));
-    assert_eq!(layer("net::renew"), Some(2));
-    assert_eq!(
-        imports("use crate::net::{dhcp, link};\nuse crate::medium::Medium;"),
-        ["net::dhcp", "net::link", "medium::Medium"]
-    );
-    assert!(layer("medium::Medium") > layer("net::dhcp"));
-    assert_eq!(absolute("use super::pack;", "miniroot::newc"), "use crate::miniroot::pack;");
-    assert_eq!(absolute("use super::super::x;", "source::index::ours"), "use crate::source::x;");
+fn the_check_reads_every_form_of_import() {
+    let text = "use crate::{\n    net::{dhcp, link},\n    medium,\n};\nuse crate::kexec::load;\n\
+                fn f() { crate::distro::recognise() }\n// crate::desk is only mentioned\n\
+                #[cfg(test)]\nmod tests { use crate::lives::first; }\nuse crate::source;";
+    let found = imports(&code(text));
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["distro", "kexec", "medium", "net", "source"]);
+}
+
+/// A step sees the steps before it and no other.
+#[test]
+fn the_table_is_in_boot_order() {
+    assert!(place("net") < place("source") && place("measure") < place("kexec"));
+    assert!(place("formats") < place("config"));
+    assert_eq!(place("nowhere"), None);
 }
