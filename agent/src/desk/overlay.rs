@@ -12,7 +12,8 @@ use crate::formats::depmod::IN_ROOTS;
 use crate::formats::{cpio, handoff};
 use crate::kexec::CMDLINE_MAX;
 use crate::medium::{Cd, Root};
-use crate::miniroot::{self, AGENT};
+use crate::miniroot;
+use crate::miniroot::overlay::{self, AGENT};
 use anyhow::{Context, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -90,7 +91,7 @@ fn copy(iso: &Iso, paths: &[PathBuf], to: &Path) -> anyhow::Result<PathBuf> {
     for path in paths {
         iso.fetch(path)?;
         io::copy(&mut File::open(iso.dir().join(path)).with_context(what)?, &mut out).with_context(what)?;
-        miniroot::align(&out).with_context(what)?;
+        overlay::align(&out).with_context(what)?;
     }
     Ok(to.to_owned())
 }
@@ -129,10 +130,10 @@ fn pack(
         files.push(file(&format!("{}/{release}/{name}", handoff::MODULES_PATH), contents));
     }
     let mut archive = cpio::Archive::new(GzEncoder::new(Vec::new(), Compression::best()));
-    miniroot::add_devices(&mut archive)?;
+    overlay::add_devices(&mut archive)?;
     let mut made = BTreeSet::new();
     for (path, mode, contents) in &files {
-        let path = miniroot::inside(path);
+        let path = overlay::inside(path);
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         for parent in parents.filter(|parent| made.insert((*parent).to_owned())) {
             archive.directory(parent, 0o755)?;

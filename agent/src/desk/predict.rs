@@ -6,10 +6,12 @@ use crate::desk::log;
 use crate::desk::subject::Subject;
 use crate::formats::bank::Bank;
 use crate::formats::eventlog::{Event, EventLog};
-use crate::formats::statement::{Evidence, Statement, of_ledger, of_recipe, of_serving};
+use crate::formats::statement::Statement;
 use crate::machine::drivers::Device;
-use crate::measure::Agent;
-use crate::miniroot::{self, Luggage, Part};
+use crate::machine::ledger::Agent;
+use crate::measure::{Evidence, of_ledger, of_recipe, of_serving};
+use crate::miniroot::overlay::Luggage;
+use crate::miniroot::{self, Part};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 

@@ -6,13 +6,14 @@
 //! order. Everything is written by us and read by the same binary, so an unknown key is an error.
 
 use crate::base::step::Step;
-use crate::config::{TpmPolicy, mac_text, parse_mac};
+use crate::config::{mac_text, parse_mac};
 use crate::formats::disk_layout::Id;
 use crate::formats::index::{Form, Place};
 use crate::formats::lease::{Grant, Grant6, Lease, Lease6, Leases, Route};
 use crate::formats::pieces::{hex, unhex};
 use crate::formats::receipt::Cost;
 use crate::formats::recipe::Recipe;
+use crate::formats::tpm_policy::TpmPolicy;
 use crate::formats::trust::Trust;
 use crate::formats::version::Version;
 use std::collections::HashMap;

@@ -1,64 +1,20 @@
 //! Step 8: load the next kernel, or the hypervisor that starts it, then leave.
 
-pub mod multiboot;
-
 use crate::base::failure::Explain;
-use crate::formats::statement::{Evidence, Statement, Sum, What};
-use crate::kexec::multiboot::{Module, MultibootError};
+use crate::formats::multiboot::{self, Module, MultibootError};
+use crate::machine::ledger::Measured;
 use crate::machine::memory::{self, Pread, Sealed};
-use crate::measure::Measured;
+use crate::miniroot::payload::{Hypervisor, Payload};
 use crate::sys::kexec::{file_load, load_segments};
 use rustix::system::{RebootCommand, reboot};
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::ffi::CStr;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 /// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
 pub const CMDLINE_MAX: usize = 2048;
-
-/// A kernel and what it starts with.
-#[derive(Debug)]
-pub struct Payload {
-    /// What starts the target's kernel, where that is not us.
-    pub hypervisor: Option<Hypervisor>,
-    /// The target's kernel.
-    pub kernel: Sealed,
-    /// Its initrds with our overlay, one after the other.
-    pub initrd: File,
-    /// What both consist of, file by file: all but padding and the archives' own headers.
-    pub parts: Vec<Statement>,
-    /// The target's command line.
-    pub cmdline: CString,
-}
-
-/// A hypervisor and its arguments.
-#[derive(Debug)]
-pub struct Hypervisor {
-    /// Where it is on the medium.
-    pub path: String,
-    /// The file as it is there.
-    pub file: Vec<u8>,
-    /// The program in it.
-    pub program: Vec<u8>,
-    /// Its arguments.
-    pub words: String,
-}
-
-impl Evidence for Payload {
-    fn statements(&self) -> Vec<Statement> {
-        let mut statements = Vec::new();
-        if let Some(Hypervisor { path, file, words, .. }) = &self.hypervisor {
-            statements.push(Statement::bytes(What::Hypervisor, path, Sum::of(file)));
-            statements.push(Statement::words(What::Options, words.as_str()));
-        }
-        statements.extend_from_slice(&self.parts);
-        statements.push(Statement::words(What::Target, self.cmdline.to_string_lossy()));
-        statements
-    }
-}
 
 /// Why the kernel did not take the next one.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use crate::base::console;
 use crate::base::failure::Failure;
 use crate::config::{Boot, Config, OnFailure, Wanted};
 use crate::formats::cmdline;
-use crate::lives::second;
+use crate::lives::handover;
 use crate::person::menu::{Item, Menu};
 use crate::person::screen::Screen;
 use crate::person::shell::{self, WayOut};
@@ -75,7 +75,7 @@ pub fn wait_for_a_person() -> ! {
 fn ask(failure: &Failure, arguments: &mut String, given: &str) -> bool {
     let mut items = vec![(Item::new("Try again"), Attempt::Again)];
     // A second life does what the first told it.
-    if !second::is_second_life() {
+    if !handover::is_second_life() {
         if let Some(rotated) = other_mirror(arguments) {
             items.push((Item::with_text("Another mirror first", rotated), Attempt::With));
         }

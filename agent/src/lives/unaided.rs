@@ -8,13 +8,14 @@
 use crate::base::console;
 use crate::base::failure::{Explain, Failure};
 use crate::base::step::{Journal, Step};
-use crate::config::{Boot, Config, ConfigError};
+use crate::config::arguments::ConfigError;
+use crate::config::{Boot, Config};
 use crate::formats::cmdline::{self, Word};
 use crate::formats::handoff::{self, Handoff};
 use crate::formats::recipe::Recipe;
-use crate::lives::second;
+use crate::lives::handover;
 use crate::machine::drivers;
-use crate::measure::{Agent, Ledger};
+use crate::machine::ledger::{Agent, Ledger};
 use crate::net;
 use crate::source::images::Images;
 use crate::source::mirrors::Patience;
@@ -58,7 +59,7 @@ impl Explain for AloneError {
 
 /// Whether this is a target's initrd with our overlay, and no first life prepared it.
 pub fn is_so() -> bool {
-    Path::new(handoff::ARGUMENTS_PATH).exists() && !second::is_second_life()
+    Path::new(handoff::ARGUMENTS_PATH).exists() && !handover::is_second_life()
 }
 
 /// What was told has led nowhere: the next attempt finds it out anew.
@@ -90,9 +91,9 @@ pub fn prepare(arguments: &str, ledger: &mut Ledger, patience: Patience) -> Resu
     let images = ledger.measure(images)?;
     let image = images.first();
     console::say(&format!("  {}, {}", image.source(), image.trust()));
-    let first = second::cost(&images, &journal);
+    let first = handover::cost(&images, &journal);
     let premount = fs::read_to_string(handoff::PREMOUNT_PATH).ok();
-    let told = Handoff { premount, first, ..second::handoff(&config, &network, leased, image) };
+    let told = Handoff { premount, first, ..handover::handoff(&config, &network, leased, image) };
     image.settle();
     leave(&told, ledger).map_err(|error| Failure::at(Step::Config, error))?;
     // The server opens the TPM next, and there may be room for one at a time.

@@ -1,5 +1,6 @@
 //! Memory: how much there is, and files that live in it (`memfd_create(2)`).
 
+use crate::formats::multiboot::{Region, Use};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,37 +30,6 @@ impl Memory {
             line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
         };
         Some(Self { total: field("MemTotal:")?, available: field("MemAvailable:")? })
-    }
-}
-
-/// What a part of the physical memory is used for, as the firmware says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// Memory for everybody.
-    Ram,
-    /// ACPI's tables; free once they are read.
-    AcpiTables,
-    /// What ACPI wants back after a sleep.
-    AcpiStorage,
-    /// Not to be touched.
-    Other,
-}
-
-/// A part of the physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// Its first byte.
-    pub start: u64,
-    /// The byte behind its last.
-    pub end: u64,
-    /// What it is used for.
-    pub is: Use,
-}
-
-impl Region {
-    /// Whether anybody may use it.
-    pub fn is_ram(&self) -> bool {
-        self.is == Use::Ram
     }
 }
 

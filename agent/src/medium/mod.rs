@@ -5,8 +5,8 @@ pub(crate) mod root;
 
 use crate::base::failure::Explain;
 use crate::machine::drivers;
+use crate::machine::ledger::Measured;
 use crate::machine::loopdev::{LoopDevice, Mounted};
-use crate::measure::Measured;
 use crate::medium::fuse::FuseMount;
 use crate::source::fault::SourceError;
 use crate::source::images::Images;

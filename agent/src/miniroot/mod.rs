@@ -15,43 +15,33 @@
 //! its times, its measurements. Both have names of their own at the top only: a directory entry
 //! `lib` would replace the symbolic link that merged-/usr initrds have there.
 
+pub mod overlay;
+pub mod payload;
+mod room;
 mod transplant;
 
 use crate::base::console::{self, Progress, size};
 use crate::base::failure::Explain;
-use crate::distro::{Plan, xen};
+use crate::distro::Plan;
 use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
-use crate::formats::eventlog::EventLog;
-use crate::formats::handoff::{self, Handoff};
-use crate::formats::recipe::Recipe;
+use crate::formats::compression;
+use crate::formats::multiboot::WORDS_MAX;
 use crate::formats::statement::{Statement, Sum, What};
-use crate::formats::{compression, cpio};
-use crate::kexec::multiboot::WORDS_MAX;
-use crate::kexec::{CMDLINE_MAX, Hypervisor, Payload};
+use crate::kexec::CMDLINE_MAX;
 use crate::machine::memory::{self, Growing, Memory, Sealed};
 use crate::medium::{Cd, MediumError};
+use crate::miniroot::overlay::{AGENT, Luggage, align, append_overlay};
+use crate::miniroot::payload::{Hypervisor, Payload};
+use crate::miniroot::room::{DOM0, Sizes, check_room, check_target};
 pub use crate::miniroot::transplant::Part;
 use crate::miniroot::transplant::{Organ, Tree};
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
-
-/// Our own program's name in the target's initrd, and the value of `rdinit=`.
-pub const AGENT: &str = "/inetboot";
-
-/// Memory beyond the payload that this life and the kernel's own tables need.
-const SLACK: u64 = 24 << 20;
-
-/// Memory the target needs beside its unpacked initrd, to come up at all.
-const TARGET_FLOOR: u64 = 128 << 20;
-
-/// Whose memory it is.
-const MACHINE: &str = "this machine";
-const DOM0: &str = "dom0";
 
 /// Why there is no payload.
 #[derive(Debug, thiserror::Error)]
@@ -159,34 +149,6 @@ impl Explain for MinirootError {
     }
 }
 
-/// What goes along with the second life.
-#[derive(Debug)]
-pub struct Luggage<'a> {
-    /// This program.
-    pub agent: &'a [u8],
-    /// The certificates it trusts, as PEM, where they are not Mozilla's.
-    pub ca: Option<&'a [u8]>,
-    /// The image's index and its profile, where there are any.
-    pub recipe: &'a Recipe,
-    /// Modules that its network needs beside the card's driver.
-    pub modules: &'a [&'a str],
-}
-
-impl Luggage<'_> {
-    /// The files that are always there or have contents of their own: path, mode, contents.
-    fn files(&self) -> impl Iterator<Item = (&'static str, u32, &[u8])> {
-        let Recipe { index, profile, .. } = self.recipe;
-        let index = index.as_ref().map(|(_, index)| &index[..]);
-        let files = [
-            (AGENT, 0o755, Some(self.agent)),
-            (handoff::CA_PATH, 0o644, self.ca),
-            (handoff::INDEX_PATH, 0o644, index),
-            (handoff::PROFILE_PATH, 0o644, profile.as_ref().map(String::as_bytes)),
-        ];
-        files.into_iter().filter_map(|(path, mode, contents)| Some((path, mode, contents?)))
-    }
-}
-
 /// The payload for `plan`: its kernel, its initrd with our overlay, its command line; and the
 /// modules that the second life has to load so that the target drives `hardware`. Nothing is begun
 /// that does not fit into `memory`, where one is given.
@@ -224,23 +186,6 @@ pub fn rebuild(
     Ok((Payload { hypervisor, kernel, initrd, parts, cmdline }, modules))
 }
 
-/// The last segment of the initrd: what only the second life of this one boot needs to know, and
-/// what was measured, for whoever asks where there is no second life.
-pub fn notes(handoff: Option<&Handoff>, log: Option<&EventLog>) -> Result<Vec<u8>, MinirootError> {
-    let written = || {
-        let mut archive = cpio::Archive::new(Vec::new());
-        archive.directory(inside(handoff::DIR), 0o755)?;
-        if let Some(handoff) = handoff {
-            archive.file(inside(handoff::PATH), 0o600, handoff.encode().as_bytes())?;
-        }
-        if let Some(log) = log {
-            archive.file(inside(handoff::EVENTLOG_PATH), 0o600, log.encode())?;
-        }
-        archive.finish()
-    };
-    written().map_err(MinirootError::Overlay)
-}
-
 /// The hypervisor in the file of that path; packed or not, as Xen lies on media.
 fn hypervisor(program: &Program, cd: &dyn Cd) -> Result<Hypervisor, MinirootError> {
     let path = Path::new(&program.path);
@@ -272,50 +217,7 @@ pub(crate) fn cmdline(plan: &Plan, limit: usize) -> Result<CString, MinirootErro
     CString::new(text).map_err(|error| MinirootError::Overlay(io::Error::other(error)))
 }
 
-#[derive(Clone, Copy)]
-struct Sizes {
-    kernel: u64,
-    initrd: u64,
-}
-
-impl Sizes {
-    fn of(plan: &Plan, cd: &dyn Cd) -> Result<Self, MinirootError> {
-        let length = |path: &PathBuf| {
-            let metadata = cd.dir().join(path).metadata();
-            metadata.map(|metadata| metadata.len()).map_err(|error| read_error(cd, path, error))
-        };
-        let initrds: Vec<u64> = plan.initrds.iter().map(length).collect::<Result<_, _>>()?;
-        Ok(Self { kernel: length(&plan.kernel)?, initrd: initrds.iter().sum() })
-    }
-}
-
-/// Before anything large is fetched. The payload is in memory three times at the peak: our copy,
-/// the one `kexec_file_load` reads, and where that will start.
-fn check_room(sizes: Sizes, memory: Memory) -> Result<(), MinirootError> {
-    let need = 3 * (sizes.kernel + sizes.initrd) + SLACK;
-    let have = memory.available;
-    if need > have {
-        let what = "the target's kernel and initrd";
-        return Err(MinirootError::Memory { what, who: MACHINE, need, have });
-    }
-    Ok(())
-}
-
-/// The target unpacks its initrd into a file system that takes half of the memory at most, while
-/// the packed one is still there.
-fn check_target(unpacked: u64, packed: u64, plan: &Plan, memory: Memory) -> Result<(), MinirootError> {
-    let (who, have) = match &plan.hypervisor {
-        None => (MACHINE, memory.total),
-        Some(hypervisor) => (DOM0, xen::dom0_memory(&hypervisor.words, memory.total)),
-    };
-    let need = (2 * unpacked).max(unpacked + packed + TARGET_FLOOR);
-    if need > have {
-        return Err(MinirootError::Memory { what: "the target to unpack its initrd", who, need, have });
-    }
-    Ok(())
-}
-
-fn read_error(cd: &dyn Cd, path: &Path, error: io::Error) -> MinirootError {
+pub fn read_error(cd: &dyn Cd, path: &Path, error: io::Error) -> MinirootError {
     MinirootError::Read { path: path.to_owned(), trouble: cd.trouble(), error }
 }
 
@@ -400,42 +302,6 @@ pub(crate) fn start(kernel: &File) -> io::Result<Vec<u8>> {
 /// What the kernel says of itself in its `start`; `path` is what it is called.
 pub(crate) fn header(start: &[u8], path: &Path) -> Result<Kernel, MinirootError> {
     Kernel::parse(start).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
-}
-
-/// What follows an initrd begins at a boundary.
-pub(crate) fn align(mut initrd: &File) -> io::Result<()> {
-    let length = initrd.stream_position()?;
-    initrd.write_all(&[0; 4][..cpio::padding(length)])
-}
-
-/// What was appended.
-fn append_overlay(initrd: &mut File, luggage: &Luggage<'_>, organs: &[Organ]) -> io::Result<Vec<Statement>> {
-    let mut archive = cpio::Archive::new(io::BufWriter::new(initrd));
-    add_devices(&mut archive)?;
-    archive.directory(inside(handoff::DIR), 0o755)?;
-    archive.directory(inside(transplant::DIR), 0o755)?;
-    let organs = organs.iter().filter_map(|organ| Some((organ.path(), 0o644, organ.image()?)));
-    let files = luggage.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
-    let mut parts = Vec::new();
-    for (path, mode, contents) in files.chain(organs) {
-        archive.file(inside(&path), mode, contents)?;
-        parts.push(Statement::bytes(What::Overlay, inside(&path), Sum::of(contents)));
-    }
-    archive.finish()?.flush()?;
-    Ok(parts)
-}
-
-/// A program in Rust is ended before it begins where descriptors 0 to 2 are closed and there is no null
-/// device: a console that the kernel cannot open must not end process 1.
-pub(crate) fn add_devices(archive: &mut cpio::Archive<impl Write>) -> io::Result<()> {
-    archive.directory("dev", 0o755)?;
-    archive.device("dev/console", 0o600, 5, 1)?;
-    archive.device("dev/null", 0o666, 1, 3)
-}
-
-/// A path as it stands in an archive.
-pub(crate) fn inside(path: &str) -> &str {
-    path.trim_start_matches('/')
 }
 
 #[cfg(test)]

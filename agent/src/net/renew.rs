@@ -5,7 +5,7 @@ use crate::base::console;
 use crate::formats::lease::{Grant, Grant6, Lease};
 use crate::net::dhcp::Conversation;
 use crate::net::dhcp6::Conversation6;
-use crate::net::{Network, router};
+use crate::net::{Network, race, router};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -90,7 +90,7 @@ pub fn keep6(network: &Network, held_since: Instant) {
 fn ask6(network: &Network, address: Ipv6Addr, server: Option<&[u8]>) -> io::Result<Option<Grant6>> {
     let socket = router::client(&network.link)?;
     let start = Instant::now();
-    let xid = crate::net::xid(&network.link);
+    let xid = race::xid(&network.link);
     let mut talk = Conversation6::renewal(network.link.mac, xid, address, server, start);
     while start.elapsed() < ATTEMPT {
         let lease = router::advance(&mut talk, &socket, &network.link, Instant::now());
@@ -112,7 +112,7 @@ enum Answer {
 fn ask(network: &Network, address: Ipv4Addr, server: Ipv4Addr) -> io::Result<Answer> {
     let socket = client(&network.link.name_now())?;
     let start = Instant::now();
-    let mut talk = Conversation::renewal(network.link.mac, crate::net::xid(&network.link), address, start);
+    let mut talk = Conversation::renewal(network.link.mac, race::xid(&network.link), address, start);
     let mut buffer = [0; 2048];
     while start.elapsed() < ATTEMPT {
         if let Some(message) = talk.poll(Instant::now()) {

@@ -4,7 +4,8 @@
 
 use crate::base::console;
 use crate::base::failure::Explain;
-use crate::config::{Asked, Config, ConfigError, OnFailure, Question};
+use crate::config::arguments::{Asked, ConfigError, Question};
+use crate::config::{Config, OnFailure};
 use crate::formats::catalogue::{Catalogue, CatalogueError};
 use crate::formats::url::Url;
 use crate::machine::drivers;

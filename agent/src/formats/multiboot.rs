@@ -4,7 +4,6 @@
 //! Everything lies below 4 GiB: the hypervisor where it was linked to, and behind it the kernel and
 //! the initrd of dom0 as its modules, the information about all of this, and the trampoline.
 
-use crate::machine::memory::{Region, Use};
 use crate::sys::trampoline;
 use std::borrow::Cow;
 
@@ -328,5 +327,36 @@ mod tests {
             let _ = lay_out(&file[..length], "", &modules(), &memory());
             let _ = lay_out(&file, "", &modules(), &memory());
         }
+    }
+}
+
+/// What a part of the physical memory is used for, as the firmware says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Memory for everybody.
+    Ram,
+    /// ACPI's tables; free once they are read.
+    AcpiTables,
+    /// What ACPI wants back after a sleep.
+    AcpiStorage,
+    /// Not to be touched.
+    Other,
+}
+
+/// A part of the physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its first byte.
+    pub start: u64,
+    /// The byte behind its last.
+    pub end: u64,
+    /// What it is used for.
+    pub is: Use,
+}
+
+impl Region {
+    /// Whether anybody may use it.
+    pub fn is_ram(&self) -> bool {
+        self.is == Use::Ram
     }
 }

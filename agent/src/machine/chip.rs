@@ -223,7 +223,7 @@ pub(super) mod tests {
     use std::os::unix::net::UnixStream;
 
     /// A TPM that answers what `answer` says, and nothing where that is nothing.
-    pub(in crate::measure) fn fake(
+    pub(in crate::machine) fn fake(
         version: Version,
         answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static,
     ) -> Chip {
