@@ -1,69 +1,59 @@
-//! Process 1. Which life is this, and then the boot from top to bottom.
+//! The boot agent. It runs as process 1 of our own initramfs, ends in another kernel, and runs once more
+//! as process 1 of that kernel's initrd, where it ends in the distro's own init.
 //!
-//! The first life runs in our own initramfs and ends in another kernel; the second in that
-//! kernel's initrd, and ends in the distro's own init (see `lives/`). Which one it is follows
-//! from facts, never from a flag.
+//! [`lives::Life`] says which of its lives this is; `lives/first.rs` is the boot from top to bottom.
 
 use inetboot::base::console;
-use inetboot::config::OnFailure;
-use inetboot::lives::{first, handover, last_words, second, server, unaided};
+use inetboot::base::failure::Failure;
+use inetboot::lives::last_words::Attempts;
+use inetboot::lives::{Life, Process1, first, panics, second, server, unaided};
 use inetboot::machine::ledger::Ledger;
 use inetboot::machine::mounts;
-use inetboot::person::shell;
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// Pause before a boot is tried again; it doubles up to the longest.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    if std::env::args().next().as_deref() == Some(server::SERVER) {
-        never_panic();
-        console::open();
-        let Err(failure) = server::server();
-        console::say_loud(&failure.sentence());
-        return ExitCode::FAILURE;
+    let life = Life::of_this_process();
+    panics::handle(life);
+
+    match life {
+        Life::Process1(life) => retry_for_ever(life),
+
+        Life::Server => {
+            console::open();
+            let Err(failure) = server::serve();
+            console::say_loud(&failure.sentence());
+            ExitCode::FAILURE
+        }
+
+        Life::Stray => {
+            console::say("this is the boot agent, which runs as process 1. Use inetbootctl --help here");
+            ExitCode::from(2)
+        }
     }
-    if std::process::id() != 1 {
-        console::say("this is the boot agent: it runs as process 1. On the desk use inetbootctl --help");
-        return ExitCode::from(2);
-    }
-    never_panic();
+}
+
+/// Process 1 must never end. A boot that fails says why, and is tried again.
+fn retry_for_ever(life: Process1) -> ! {
     mounts::mount_all(Path::new("/"));
     console::open();
-    let mut pause = RETRY_AFTER;
+
+    let mut attempts = Attempts::new(life);
     let mut ledger = Ledger::default();
-    let line = kernel_arguments();
-    let given = if unaided::is_so() { unaided::arguments(&line) } else { line };
-    let mut arguments = given.clone();
     loop {
-        let Err(failure) = if handover::is_second_life() {
-            second::run()
-        } else if unaided::is_so() {
-            let told = unaided::prepare(&arguments, &mut ledger, first::PATIENCE);
-            told.and_then(|()| second::run()).inspect_err(|_| unaided::forget())
-        } else {
-            first::boot(&mut arguments, &mut ledger)
-        };
-        last_words::last_words(&failure, pause, &mut arguments, &given);
-        pause = (pause * 2).min(RETRY_LONGEST);
+        let Err(failure) = attempt(life, &mut attempts, &mut ledger);
+        attempts.after(&failure);
     }
 }
 
-fn kernel_arguments() -> String {
-    // Boot loaders pass on whatever bytes somebody typed.
-    String::from_utf8_lossy(&std::fs::read("/proc/cmdline").unwrap_or_default()).into_owned()
-}
-
-/// A bug of ours must not be a kernel panic that scrolls its own cause away.
-fn never_panic() {
-    std::panic::set_hook(Box::new(|panic| {
-        console::say_loud(&format!("a bug in InetBoot: {panic}. Please report it with this line"));
-        if let OnFailure::Reboot(after) = OnFailure::of(&kernel_arguments()) {
-            shell::restart_after(after);
+fn attempt(life: Process1, attempts: &mut Attempts, ledger: &mut Ledger) -> Result<Infallible, Failure> {
+    match life {
+        Process1::First => first::boot(&mut attempts.arguments, ledger),
+        Process1::Second => second::run(),
+        Process1::Unaided => {
+            unaided::prepare(&attempts.arguments, ledger)?;
+            second::run()
         }
-        last_words::wait_for_a_person()
-    }));
+    }
 }

@@ -9,11 +9,12 @@ use inetboot::formats::eventlog::EventLog;
 use inetboot::formats::handoff::Handoff;
 use inetboot::formats::index::{self, Form, ours};
 use inetboot::formats::links::Links;
+use inetboot::formats::mac::Mac;
 use inetboot::formats::multiboot::{self, Module, Region, Use};
 use inetboot::formats::profile::Profile;
 use inetboot::formats::statement::Statement;
 use inetboot::formats::trust::{Demand, Key, Trust};
-use inetboot::formats::{boot_menu, bzimage, cpio, depmod, tpm2, tpm12, unpack};
+use inetboot::formats::{boot_menu, bzimage, cmdline, cpio, depmod, tpm2, tpm12, unpack};
 use inetboot::machine::memory;
 use inetboot::net::advert::Advert;
 use inetboot::net::dhcp::Conversation;
@@ -43,7 +44,7 @@ pub const TARGETS: [(&str, Target); 26] = [
         let Ok(catalogue) = Catalogue::decode(&text(data)) else { return };
         assert!(!catalogue.entries.is_empty());
         for entry in &catalogue.entries {
-            let _ = Config::parse(&entry.to_string());
+            let _ = Config::parse(&cmdline::words(&entry.to_string()));
         }
     }),
     ("cloop", |data| {
@@ -55,7 +56,7 @@ pub const TARGETS: [(&str, Target); 26] = [
         let _ = cloop.read_at(0, &mut buffer);
     }),
     ("cmdline", |data| {
-        let _ = Config::parse(&text(data));
+        let _ = Config::parse(&cmdline::words(&text(data)));
     }),
     ("dhcp", |data| {
         let now = Instant::now();

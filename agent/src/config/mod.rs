@@ -1,55 +1,71 @@
-//! Step 1: kernel arguments become one valid value, or one sentence that says which argument is
-//! wrong. Later steps see only [`Config`]; what it says is complete and consistent.
+//! Step 1: the kernel arguments become one valid [`Config`], or one sentence that names the wrong one.
+//!
+//! [`arguments`] reads them; this file says what they mean. Later steps see the meaning alone, and it is
+//! complete: a step never looks at an argument again.
 
 pub mod arguments;
 mod net;
 
+use crate::formats::cmdline::Word;
 use crate::formats::disk_layout::Id;
+use crate::formats::family::FamilyName;
 use crate::formats::tpm_policy::TpmPolicy;
 use crate::formats::trust::Demand;
+use crate::formats::url::Url;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use crate::config::net::{Fixed, LinkName, Method, NetConfig, mac_text, parse_mac};
-pub use crate::formats::url::Url;
+pub use crate::config::arguments::ConfigError;
+pub use crate::config::net::{Fixed, LinkName, Method, NetConfig};
 
-/// Everything the boot was asked to do.
+/// The meaning of the kernel arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// What to boot from.
-    pub boot: Boot,
-    /// What to start from it.
-    pub target: Target,
-    /// How to get on the network.
-    pub net: NetConfig,
-    /// How to reach web servers.
-    pub access: Access,
-    /// `inetboot.tpm=`
-    pub tpm: TpmPolicy,
-    /// The words that all of this was understood from, unchanged and in order.
-    pub understood: Vec<String>,
+pub enum Asked {
+    Boot(Box<Config>),
+    /// They do not say what to boot: the person at the console chooses.
+    Menu(Box<Question>),
 }
 
-/// What to boot from.
+/// The arguments of a boot whose image is still to be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// `inetboot.menu=`: the catalogue to choose from; `None` for the built-in one.
+    pub menu: Option<Url>,
+    pub net: NetConfig,
+    pub access: Access,
+    /// All arguments but `inetboot.menu=`. They follow those of the chosen entry.
+    pub others: Vec<Word>,
+    /// A machine that is to open a shell or restart shows no built-in menu: it has no one to ask.
+    pub on_failure: OnFailure,
+}
+
+/// Everything that the boot was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub boot: Boot,
+    pub target: Target,
+    pub net: NetConfig,
+    pub access: Access,
+    pub tpm: TpmPolicy,
+    /// The words that this was read from, in order, as they were written: they are measured.
+    pub understood: Vec<Word>,
+}
+
+/// The thing to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// The image of a medium.
+    /// A live medium.
     Medium(Wanted),
-    /// `kernel=`, `initrd=`: these, and nothing else.
-    Files {
-        /// The kernel.
-        kernel: Url,
-        /// Its initrd.
-        initrd: Url,
-    },
-    /// `netdir=` of a directory: the kernel and the initrd that lie there.
+    /// `kernel=` and `initrd=`.
+    Files { kernel: Url, initrd: Url },
+    /// `netdir=` of a directory that holds a kernel and an initrd.
     Directory(Url),
 }
 
 impl Boot {
-    /// Its address, as the first that the user gave.
+    /// The first address that the user gave.
     pub fn name(&self) -> String {
         match self {
             Self::Medium(wanted) => wanted.name(),
@@ -59,32 +75,31 @@ impl Boot {
     }
 }
 
-/// What to start from the image.
+/// The system to start from the image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// `type=`: the family, or `None` to recognise it.
-    pub family: Option<String>,
-    /// `bootxen=1`: start it under Xen, with these arguments of `inetboot.xen=` behind the menu's.
+    /// `type=`; `None` to recognise it.
+    pub family: Option<FamilyName>,
+    /// `bootxen=1`, with the hypervisor's arguments from `inetboot.xen=`.
     pub xen: Option<Vec<String>>,
-    /// Words for the target's kernel, unchanged and in order.
+    /// Words for the target's kernel, in order, as they were written.
     pub pass_on: Vec<String>,
 }
 
-/// Which image, and what is demanded of it.
+/// The image that is wanted, and what is demanded of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// `netdir=`: the image or its index; several are mirrors. At least one.
+    /// `netdir=`: the image or its index; several are mirrors. Never empty.
     pub urls: Vec<Url>,
-    /// `inetboot.index=`: the index of the images at `urls`.
+    /// `inetboot.index=`
     pub index: Option<Url>,
-    /// `inetboot.pin=`, `inetboot.key=`.
+    /// `inetboot.pin=` and `inetboot.key=`
     pub demand: Demand,
-    /// `inetboot.profile=`.
     pub profile: WantedProfile,
 }
 
 impl Wanted {
-    /// The image's address, as the first that the user gave.
+    /// The first address that the user gave.
     pub fn name(&self) -> String {
         self.urls.first().map(ToString::to_string).unwrap_or_default()
     }
@@ -95,41 +110,37 @@ impl Wanted {
     }
 }
 
-/// Which profile to fetch the image by.
+/// `inetboot.profile=`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WantedProfile {
     /// The one that the index names, if any.
     Published,
-    /// This one.
     At(Url),
-    /// None.
     Never,
 }
 
-/// How web servers are reached, and what is kept of what they give.
+/// The way to web servers, and the places that keep what they send.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// A PEM file of our initramfs whose certificates alone are trusted; `None`: Mozilla's roots.
+    /// `inetboot.ca=`: a PEM file whose certificates alone are trusted; `None` for Mozilla's roots.
     pub ca: Option<PathBuf>,
-    /// `proxy=`.
     pub proxy: Option<Url>,
     /// `inetboot.cache=`
     pub disk: Option<WantedDisk>,
-    /// `inetboot.localise=`: whether to fetch all of the image in the background, to the disk or else
-    /// to memory.
+    /// `inetboot.localise=`: fetch all of the image in the background.
     pub localise: bool,
 }
 
-/// Which disk keeps pieces across boots.
+/// The disk that keeps pieces of images from one boot to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WantedDisk {
     /// `/dev/vdb`
     Device(PathBuf),
-    /// `LABEL=boot-cache`: what it was called when it was formatted.
+    /// `LABEL=boot-cache`, the name that it was formatted with.
     Label(String),
     /// The one that the first life used.
     Known(Id),
-    /// On a desk: a file, or a device that is there.
+    /// For `inetbootctl`: a file, or a device that needs no driver.
     File(PathBuf),
 }
 
@@ -155,14 +166,14 @@ impl FromStr for WantedDisk {
     }
 }
 
-/// What happens after the last words.
+/// The answer to a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFailure {
-    /// Try again after a while.
+    /// Retry after a pause.
     #[default]
     Wait,
-    /// A shell, if there is one.
+    /// Open a shell, if there is one.
     Shell,
-    /// Reboot after this long (`panic=`).
+    /// Restart after this pause.
     Reboot(Duration),
 }

@@ -1,6 +1,7 @@
 //! How to get on the network, from `ip=`, `vlan=`, `nameserver=` and `BOOTIF=`: the kernel's
 //! `Documentation/admin-guide/nfs/nfsroot.rst`, and dracut.cmdline(7) for what that lacks.
 
+use crate::formats::mac::Mac;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +20,7 @@ pub struct NetConfig {
 
 /// What `vlan=` calls the VLAN, and what it is on; `ip=` may name either.
 #[derive(Debug)]
-pub(super) struct VlanNames {
+pub(in crate::config) struct VlanNames {
     name: String,
     device: Option<LinkName>,
 }
@@ -44,30 +45,16 @@ pub enum LinkName {
     /// `eth0`
     Device(String),
     /// `52:54:00:12:34:56`
-    Mac([u8; 6]),
+    Mac(Mac),
 }
 
 impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(name) => f.write_str(name),
-            Self::Mac(mac) => f.write_str(&mac_text(*mac)),
+            Self::Mac(mac) => write!(f, "{mac}"),
         }
     }
-}
-
-/// `52:54:00:12:34:56`
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// Parses six hexadecimal bytes separated by `separator`.
-pub fn parse_mac(text: &str, separator: char) -> Option<[u8; 6]> {
-    let bytes: Vec<u8> = text
-        .split(separator)
-        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
-        .collect::<Option<_>>()?;
-    bytes.try_into().ok()
 }
 
 /// An address given by hand.
@@ -89,7 +76,7 @@ impl NetConfig {
 
     /// `ip=METHOD`, `ip=DEVICE:METHOD`, or
     /// `ip=CLIENT:SERVER:GATEWAY:NETMASK:HOST:DEVICE:METHOD:DNS0:DNS1`, IPv6 addresses in brackets.
-    pub(super) fn ip(&mut self, value: &str) -> Result<(), &'static str> {
+    pub(in crate::config) fn ip(&mut self, value: &str) -> Result<(), &'static str> {
         const WANTED: &str = "ip=dhcp, ip=dhcp6 or ip=ADDRESS::GATEWAY:NETMASK::DEVICE:none is wanted";
         let fields = fields(value);
         if let [word] = fields[..] {
@@ -136,7 +123,7 @@ impl NetConfig {
     }
 
     /// `vlan=5`, `vlan=vlan0005:eth0`, `vlan=eth0.5:eth0`
-    pub(super) fn vlan(&mut self, value: &str) -> Result<VlanNames, &'static str> {
+    pub(in crate::config) fn vlan(&mut self, value: &str) -> Result<VlanNames, &'static str> {
         let (name, device) = match value.split_once(':') {
             Some((name, device)) => (name, Some(device)),
             None => (value, name_before_dot(value)),
@@ -151,8 +138,8 @@ impl NetConfig {
         Ok(VlanNames { name: name.to_owned(), device })
     }
 
-    /// All has been read: the VLAN's own name means the card that it is on.
-    pub(super) fn settle(&mut self, vlan: Option<VlanNames>) {
+    /// Once all arguments are read: a card that is named like the VLAN is the card below it.
+    pub(in crate::config) fn resolve_vlan_name(&mut self, vlan: Option<VlanNames>) {
         if let Some(VlanNames { name, device }) = vlan
             && self.only.as_ref().is_none_or(|only| *only == LinkName::Device(name))
         {
@@ -161,7 +148,7 @@ impl NetConfig {
     }
 
     /// `nameserver=9.9.9.9`, `nameserver=[2620:fe::fe]`
-    pub(super) fn nameserver(&mut self, value: &str) -> Result<(), &'static str> {
+    pub(in crate::config) fn nameserver(&mut self, value: &str) -> Result<(), &'static str> {
         self.nameservers.push(address(value).ok_or("an address is wanted")?);
         Ok(())
     }
@@ -169,13 +156,13 @@ impl NetConfig {
 
 /// PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`; iPXE users
 /// write colons and no type.
-pub(super) fn bootif(value: &str) -> Result<[u8; 6], &'static str> {
+pub(in crate::config) fn bootif(value: &str) -> Result<Mac, &'static str> {
     let dashed = value.to_ascii_lowercase().replace(':', "-");
     let bare = match dashed.len() {
         20 => dashed.get(3..).unwrap_or_default(),
         _ => &dashed,
     };
-    parse_mac(bare, '-').ok_or("01-52-54-00-12-34-56 or 52:54:00:12:34:56 is wanted")
+    Mac::parse(bare, '-').ok_or("01-52-54-00-12-34-56 or 52:54:00:12:34:56 is wanted")
 }
 
 fn method(word: &str) -> Option<Method> {
@@ -188,7 +175,7 @@ fn method(word: &str) -> Option<Method> {
 }
 
 fn device_named(name: &str) -> LinkName {
-    parse_mac(name, '-').map_or_else(|| LinkName::Device(name.to_owned()), LinkName::Mac)
+    Mac::parse(name, '-').map_or_else(|| LinkName::Device(name.to_owned()), LinkName::Mac)
 }
 
 /// `eth0` of `eth0.5`
@@ -288,7 +275,7 @@ mod tests {
         let vlan = |value: &str| {
             let mut net = NetConfig::default();
             net.vlan(value).map(|names| {
-                net.settle(Some(names));
+                net.resolve_vlan_name(Some(names));
                 (net.vlan, net.only.map(|only| only.to_string()))
             })
         };
@@ -302,7 +289,7 @@ mod tests {
             let before = first.then(|| net.vlan("vlan5:eth0").unwrap());
             net.ip("vlan5:dhcp").unwrap();
             let names = before.unwrap_or_else(|| net.vlan("vlan5:eth0").unwrap());
-            net.settle(Some(names));
+            net.resolve_vlan_name(Some(names));
             assert_eq!((net.vlan, net.only), (Some(5), Some(LinkName::Device("eth0".into()))));
         }
         for bad in ["", "eth0", "0", "4095", "x:eth0"] {

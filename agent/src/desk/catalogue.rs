@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let catalogue = Catalogue::decode(&text).with_context(|| format!("{name} is not understood"))?;
     for entry in &catalogue.entries {
-        Config::parse(&entry.to_string())
+        Config::parse(&cmdline::words(&entry.to_string()))
             .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
         ensure!(
             !RESERVED.contains(&&*entry.name),

@@ -4,7 +4,7 @@
 //! ones, until somebody asks for those.
 
 use crate::medium::root::NESTED;
-use crate::medium::{Cd, MediumError, Root, trouble};
+use crate::medium::{Directory, MediumError, Root};
 use crate::source::Source;
 use crate::source::cloop::{self, Cloop};
 use crate::source::fault::SourceError;
@@ -158,7 +158,7 @@ impl Iso {
     }
 }
 
-impl Cd for Iso {
+impl Directory for Iso {
     fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -166,13 +166,8 @@ impl Cd for Iso {
     fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError> {
         self.root_in(path).map_err(|error| MediumError::Mount {
             what: format!("{} of the image", path.display()),
-            trouble: self.trouble(),
             error: io::Error::other(format!("{error:#}")),
         })
-    }
-
-    fn trouble(&self) -> String {
-        trouble(&*self.tree.reader.source)
     }
 }
 

@@ -8,12 +8,12 @@ use crate::desk::drivers;
 use crate::desk::iso::Iso;
 use crate::desk::subject::Subject;
 use crate::distro::Plan;
+use crate::formats::cmdline::{self, Word};
 use crate::formats::depmod::IN_ROOTS;
 use crate::formats::{cpio, handoff};
-use crate::kexec::CMDLINE_MAX;
-use crate::medium::{Cd, Root};
-use crate::miniroot;
+use crate::medium::{Directory, Root};
 use crate::miniroot::overlay::{self, AGENT};
+use crate::miniroot::{self, Limit};
 use anyhow::{Context, bail, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -43,7 +43,8 @@ pub struct Inputs {
 
 /// Make kernel, initrd, overlay, and entries for GRUB and iPXE; says what was made with `say`.
 pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
-    let config = Config::parse(&inputs.arguments).context("the kernel arguments cannot be used")?;
+    let config =
+        Config::parse(&cmdline::words(&inputs.arguments)).context("the kernel arguments cannot be used")?;
     ensure!(config.target.xen.is_none(), "Xen cannot be started so: its own entry in GRUB can");
     let Boot::Medium(wanted) = &config.boot else {
         bail!("{} is no image: GRUB and iPXE start kernel and initrd by themselves", config.boot.name())
@@ -55,7 +56,7 @@ pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
     fs::create_dir_all(&inputs.out).with_context(|| format!("making {}", inputs.out.display()))?;
     let kernel = copy(&iso, std::slice::from_ref(&plan.kernel), &inputs.out.join(KERNEL))?;
     copy(&iso, &plan.initrds, &inputs.out.join(INITRD))?;
-    let release = miniroot::header(&miniroot::start(&File::open(&kernel)?)?, &kernel)?.release;
+    let release = miniroot::kernel_header(&miniroot::kernel_start(&File::open(&kernel)?)?, &kernel)?.release;
     let modules = modules(&iso, &plan, &release)?;
     say(&format!("{} drivers and what they need, of kernel {release}", modules.len()));
     let arguments = ours(&config).join(" ");
@@ -63,7 +64,7 @@ pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
         pack(&agent, image.ca(), &arguments, &plan, &release, &modules).context("making the overlay")?;
     write(&inputs.out.join(OVERLAY), &packed)?;
 
-    let words = miniroot::cmdline(&plan, CMDLINE_MAX)?;
+    let words = miniroot::cmdline(&plan, Limit::Kernel)?;
     let words = words.to_string_lossy();
     let title = &plan.title;
     let entry = format!(
@@ -147,7 +148,7 @@ fn pack(
 /// too, those about the network above all.
 fn ours(config: &Config) -> Vec<String> {
     let ca = format!("{CA}={}", handoff::CA_PATH);
-    let is_theirs = |word: &String| config.target.pass_on.contains(word);
+    let is_theirs = |word: &Word| config.target.pass_on.contains(&word.raw);
     let words = config.understood.iter().filter(|word| !is_theirs(word));
-    words.map(|word| if word.starts_with(&format!("{CA}=")) { ca.clone() } else { word.clone() }).collect()
+    words.map(|word| if word.key == CA { ca.clone() } else { word.raw.clone() }).collect()
 }

@@ -5,13 +5,14 @@ use crate::config::{Boot, Config};
 use crate::desk::log;
 use crate::desk::subject::Subject;
 use crate::formats::bank::Bank;
+use crate::formats::cmdline;
 use crate::formats::eventlog::{Event, EventLog};
 use crate::formats::statement::Statement;
 use crate::machine::drivers::Device;
-use crate::machine::ledger::Agent;
-use crate::measure::{Evidence, of_ledger, of_recipe, of_serving};
-use crate::miniroot::overlay::Luggage;
-use crate::miniroot::{self, Part};
+use crate::machine::ledger::Evidence;
+use crate::measure::{Agent, of_recipe, of_serving};
+use crate::miniroot::overlay::Contents;
+use crate::miniroot::{self, Part, Rebuilt};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,8 @@ pub struct Inputs {
 
 /// The log that the boot from `inputs` will leave.
 pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
-    let config = Config::parse(&inputs.arguments).context("the kernel arguments cannot be used")?;
+    let config =
+        Config::parse(&cmdline::words(&inputs.arguments)).context("the kernel arguments cannot be used")?;
     let Boot::Medium(wanted) = &config.boot else {
         bail!("only boots of images can be predicted so far, not of {}", config.boot.name())
     };
@@ -44,9 +46,10 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     for initrd in &plan.initrds {
         iso.fetch(initrd)?;
     }
-    let luggage =
-        Luggage { agent: agent.bytes(), ca: image.ca(), recipe: &recipe, modules: config.net.modules() };
-    let (payload, _) = miniroot::rebuild(&plan, &iso, &hardware(&inputs.devices), &luggage, None)?;
+    let contents =
+        Contents { agent: agent.bytes(), ca: image.ca(), recipe: &recipe, modules: config.net.modules() };
+    let Rebuilt { payload, .. } =
+        miniroot::rebuild(&plan, &iso, &hardware(&inputs.devices), &contents, None)?;
 
     let mut log = before(inputs)?;
     let mut statements = Vec::new();
@@ -56,7 +59,7 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     statements.extend(of_recipe(&recipe));
     statements.extend(payload.statements());
     statements.push(of_serving(&recipe));
-    statements.push(of_ledger(None));
+    statements.push(Statement::of_ledger(None));
     let banks = log.banks();
     statements.iter().for_each(|statement| log.push(statement.event(&banks)));
     Ok(log)
@@ -77,7 +80,7 @@ fn hardware(devices: &[String]) -> Vec<Part> {
         kind: "device",
         name: format!("--device {alias}"),
         chain: vec![Device { modalias: alias.clone(), driver: None, module: None }],
-        is_help: false,
+        is_optional: false,
     };
     devices.iter().map(part).collect()
 }

@@ -5,7 +5,7 @@ use crate::config::{Access, Config, Wanted};
 use crate::desk::iso::Iso;
 use crate::distro::{self, Plan};
 use crate::formats::cpio;
-use crate::medium::Cd;
+use crate::medium::Directory;
 use crate::source::Image;
 use crate::source::mirrors::Patience;
 use anyhow::{Context, ensure};

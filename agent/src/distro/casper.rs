@@ -1,14 +1,15 @@
 //! Ubuntu, Mint, Pop!_OS and what else casper starts: casper(7), and `scripts/casper` in its initrd.
 
-use crate::distro::{Family, Tell};
+use crate::distro::{Family, Marker};
+use crate::formats::family::FamilyName;
 
 /// casper, of one squashfs or of layers.
 pub const FAMILY: Family = Family {
-    name: "casper",
+    name: FamilyName::Casper.word(),
     marks: &["casper*/*.squashfs"],
     menus: &["boot/grub/grub.cfg", "boot/grub/loopback.cfg", "isolinux/txt.cfg", "isolinux/isolinux.cfg"],
     // New menus lack the word: the initrd knows by itself.
-    live: &[Tell::Word("boot=casper"), Tell::Kernel("casper*/*")],
+    live: &[Marker::Word("boot=casper"), Marker::Kernel("casper*/*")],
     kernels: &["casper*/vmlinuz*", "casper*/hwe-vmlinuz"],
     initrds: &["casper*/initrd*", "casper*/hwe-initrd"],
     words: &["boot=casper"],

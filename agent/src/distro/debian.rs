@@ -1,11 +1,12 @@
 //! Debian live, and what is made of it with live-build (Kali, Tails, …). Its initrd is
 //! live-boot's: `/usr/lib/live/boot/` of the package, described in live-boot(7).
 
-use crate::distro::{Family, Tell};
+use crate::distro::{Family, Marker};
+use crate::formats::family::FamilyName;
 
 /// Debian live-boot.
 pub const FAMILY: Family = Family {
-    name: "debian",
+    name: FamilyName::Debian.word(),
     marks: &["live/*.squashfs"],
     menus: &[
         "boot/grub/grub.cfg",
@@ -14,7 +15,7 @@ pub const FAMILY: Family = Family {
         "isolinux/menu.cfg",
         "isolinux/isolinux.cfg",
     ],
-    live: &[Tell::Word("boot=live")],
+    live: &[Marker::Word("boot=live")],
     kernels: &["live/vmlinuz*"],
     initrds: &["live/initrd*"],
     words: &["boot=live", "components"],

@@ -1,11 +1,12 @@
 //! Fedora live, CentOS, openSUSE live and what else dracut starts from a CD: dracut.cmdline(7),
 //! "Booting live images", and `modules.d/*dmsquash-live`, or kiwi's `kiwi-live` in its place.
 
-use crate::distro::{Family, Tell};
+use crate::distro::{Family, Marker};
+use crate::formats::family::FamilyName;
 
 /// dracut's dmsquash-live.
 pub const FAMILY: Family = Family {
-    name: "fedora",
+    name: FamilyName::Fedora.word(),
     marks: &["LiveOS/squashfs.img", "LiveOS/*.img"],
     menus: &[
         "boot/grub2/grub.cfg",
@@ -16,7 +17,7 @@ pub const FAMILY: Family = Family {
         "boot/*/loader/isolinux.cfg",
     ],
     // The installer's has inst.stage2=.
-    live: &[Tell::Word("root=live:*")],
+    live: &[Marker::Word("root=live:*")],
     kernels: &["boot/*/loader/linux", "images/pxeboot/vmlinuz", "isolinux/vmlinuz*", "boot/vmlinuz*"],
     initrds: &["boot/*/loader/initrd*", "images/pxeboot/initrd*", "isolinux/initrd*", "boot/init*"],
     // A label in the menu leads to our device by udev's links; without a menu the device does.

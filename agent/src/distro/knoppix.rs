@@ -2,15 +2,16 @@
 //! /mnt-system and the compressed images on it by its kernel's cloop driver. No document describes
 //! it; see `qemu-tests/isos/knoppix-init` for what is known and how.
 
-use crate::distro::{Family, Tell};
+use crate::distro::{Family, Marker};
+use crate::formats::family::FamilyName;
 
 /// KNOPPIX.
 pub const FAMILY: Family = Family {
-    name: "knoppix",
+    name: FamilyName::Knoppix.word(),
     marks: &["KNOPPIX/KNOPPIX"],
     menus: &["boot/isolinux/isolinux.cfg", "boot/syslinux/syslnx64.cfg", "boot/grub/grub.cfg"],
     // Kernels for 32 and for 64 bits lie side by side.
-    live: &[Tell::Kernel("*/linux64"), Tell::Kernel("*/linux")],
+    live: &[Marker::Kernel("*/linux64"), Marker::Kernel("*/linux")],
     kernels: &["boot/isolinux/linux64", "boot/isolinux/linux"],
     initrds: &["boot/isolinux/minirt.gz"],
     words: &["lang=en", "apm=power-off", "nomce", "loglevel=1"],

@@ -1,5 +1,8 @@
 //! The header of an x86 Linux kernel (`Documentation/arch/x86/boot.rst`). Pure.
 
+/// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
+pub const CMDLINE_MAX: usize = 2048;
+
 /// What a kernel image says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {

@@ -215,7 +215,8 @@ mod tests {
         let catalogue = Catalogue::decode(include_str!("../../../grub/catalogue.toml")).unwrap();
         assert!(catalogue.entries.len() >= 10);
         for entry in &catalogue.entries {
-            Config::parse(&entry.to_string()).unwrap_or_else(|error| panic!("{}: {error}", entry.name));
+            Config::parse(&cmdline::words(&entry.to_string()))
+                .unwrap_or_else(|error| panic!("{}: {error}", entry.name));
         }
     }
 

@@ -1,12 +1,12 @@
-//! What was written on the kernel command line: words, split and unquoted as the kernel does it
-//! (`lib/cmdline.c`, `next_arg`). Pure; what the words mean is [`crate::config::Config`]'s business.
+//! The words of a kernel command line, split and unquoted as the kernel does it (`lib/cmdline.c`,
+//! `next_arg`). [`crate::config::arguments`] gives them their meaning.
 
 use std::fmt;
 
 /// One word of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// As it was written, quotes included, so that it can be passed on unchanged.
+    /// The word as it was written, quotes included, so that it can be passed on unchanged.
     pub raw: String,
     /// The part before the first `=`, without quotes.
     pub key: String,
@@ -28,6 +28,18 @@ impl Word {
         };
         Self { raw: raw.to_owned(), key: key.to_owned(), value }
     }
+
+    /// The word `key=value`, quoted as the kernel wants it. `value` must have no double quote.
+    pub fn new(key: &str, value: &str) -> Self {
+        let word = format!("{key}={value}");
+        Self::parse(&if word.contains(char::is_whitespace) { format!("\"{word}\"") } else { word })
+    }
+
+    /// True if a quote is opened and not closed. The kernel then takes all that follows for a part of
+    /// this word, so it must not stand before others.
+    pub fn has_open_quote(&self) -> bool {
+        self.raw.matches('"').count() % 2 == 1
+    }
 }
 
 impl fmt::Display for Word {
@@ -36,7 +48,7 @@ impl fmt::Display for Word {
     }
 }
 
-/// The words of `line`, in order. Blanks inside double quotes do not separate.
+/// Splits `line` at blanks that are not inside double quotes.
 pub fn words(line: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -62,7 +74,7 @@ pub fn words(line: &str) -> Vec<Word> {
     words
 }
 
-/// The line that says `words`.
+/// Joins `words` by blanks. No word but the last may have an open quote.
 pub fn line<'a>(words: impl IntoIterator<Item = &'a Word>) -> String {
     words.into_iter().map(|word| word.raw.as_str()).collect::<Vec<_>>().join(" ")
 }

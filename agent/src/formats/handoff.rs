@@ -1,23 +1,23 @@
-//! What the first life tells the second: a small text file beside the overlay. It is about one boot,
-//! and therefore not measured; what of it decides what is served is measured by itself. Pure, both
-//! sides.
+//! The handoff: a small text file by which the first life tells the second what it needs to know.
 //!
-//! One `key value` a line, after a line with the format's version. Keys that repeat keep their
-//! order. Everything is written by us and read by the same binary, so an unknown key is an error.
+//! It is about one boot and therefore not measured; the part of it that decides what is served is
+//! measured by itself. After a line with the format's version there is one `key value` a line, and keys
+//! that repeat keep their order. The same program writes it and reads it, so an unknown key is an error.
 
 use crate::base::step::Step;
-use crate::config::{mac_text, parse_mac};
 use crate::formats::disk_layout::Id;
 use crate::formats::index::{Form, Place};
 use crate::formats::lease::{Grant, Grant6, Lease, Lease6, Leases, Route};
+use crate::formats::mac::Mac;
 use crate::formats::pieces::{hex, unhex};
 use crate::formats::receipt::Cost;
 use crate::formats::recipe::Recipe;
 use crate::formats::tpm_policy::TpmPolicy;
 use crate::formats::trust::Trust;
+use crate::formats::url::Url;
 use crate::formats::version::Version;
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,260 +26,141 @@ const FIRST_LINE: &str = "inetboot handoff 1";
 /// The directory of the overlay, in the target's initrd.
 pub const DIR: &str = "/inetboot.d";
 
-/// Where the handoff lies there.
 pub const PATH: &str = "/inetboot.d/handoff";
 
-/// Where the certificates to trust lie, if there are any of our own.
+/// The certificates to trust, if they are not Mozilla's.
 pub const CA_PATH: &str = "/inetboot.d/ca.pem";
 
-/// Where the image's index lies, if there is one.
 pub const INDEX_PATH: &str = "/inetboot.d/index";
 
-/// Where its profile lies, if there is one.
 pub const PROFILE_PATH: &str = "/inetboot.d/profile";
 
-/// Where the event log lies, if anything was measured.
+/// The event log, if anything was measured.
 pub const EVENTLOG_PATH: &str = "/inetboot.d/eventlog";
 
-/// In an overlay that was made on a desk, for a second life without a first: the arguments for us,
+/// Our arguments, in an overlay of `inetbootctl overlay`: there is no first life to read them.
 pub const ARGUMENTS_PATH: &str = "/inetboot.d/arguments";
 
-/// the place where the target's init wants to find the CD, where it does,
+/// The directory where the target's init wants to find the CD, in such an overlay.
 pub const PREMOUNT_PATH: &str = "/inetboot.d/premount";
 
-/// and the drivers for the target's kernel, in a directory called like its release.
+/// Drivers for the target's kernel in such an overlay, in a directory named like the kernel's release.
 pub const MODULES_PATH: &str = "/inetboot.d/lib/modules";
 
-/// Everything the second life needs to know.
+/// All that the second life needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handoff {
-    /// The image's address, as the user gave it.
-    pub url: String,
-    /// `proxy=`.
-    pub proxy: Option<String>,
+    /// The image's address as the user wrote it, for the receipt.
+    pub image: String,
+    /// `proxy=`
+    pub proxy: Option<Url>,
     /// The disk that keeps pieces.
     pub disk: Option<Id>,
     /// `inetboot.localise=`
     pub localise: bool,
     /// `inetboot.tpm=`
     pub tpm: TpmPolicy,
-    /// The image we booted from. Its index and its profile are files of their own.
+    /// The image that was booted. Its index and its profile are files of their own.
     pub recipe: Recipe,
     /// The card that reached it.
-    pub mac: [u8; 6],
-    /// The VLAN on it.
+    pub mac: Mac,
+    /// The VLAN on that card.
     pub vlan: Option<u16>,
-    /// What the network gave.
     pub leases: Leases,
-    /// When this was written, since 1970: lets the second life know how long the lease is held,
-    /// and gives it a clock where the machine's own forgets.
+    /// The time of writing, since 1970. It tells how long the lease is held, and gives a clock to a machine
+    /// that has none.
     pub written: Duration,
-    /// How long the lease was held then.
+    /// The age of the lease at that time.
     pub lease_age: Duration,
     /// Modules to load, in order: absolute paths in the target's initrd.
     pub modules: Vec<String>,
-    /// Where the target's init wants to find the CD mounted.
+    /// The directory where the target's init wants to find the CD mounted.
     pub premount: Option<String>,
-    /// What the first life cost.
+    /// The cost of the first life.
     pub first: Cost,
 }
 
-/// Why a handoff cannot be read.
+/// The reason why a handoff cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandoffError {
-    /// The first line is not ours.
     #[error("it does not begin with \"{FIRST_LINE}\"")]
     Version,
-    /// Something that must be there is not.
     #[error("it lacks {0}")]
     Lacks(&'static str),
-    /// A line that makes no sense.
     #[error("line \"{0}\" is not understood")]
     Line(String),
 }
 
 impl Handoff {
-    /// The file's text.
+    /// Writes the file's text. Each section below has its reader beside its writer.
     pub fn encode(&self) -> String {
-        let mut text = format!("{FIRST_LINE}\n");
-        let mut line = |key: &str, value: &dyn std::fmt::Display| {
-            // A newline inside a value would be a line of its own; nothing we carry needs one.
-            let value = value.to_string().replace(['\n', '\r'], " ");
-            let _ = writeln!(text, "{key} {value}");
-        };
-        line("url", &self.url);
-        if let Some(proxy) = &self.proxy {
-            line("proxy", proxy);
-        }
-        if let Some(disk) = &self.disk {
-            line("disk", disk);
-        }
-        line("localise", &self.localise);
-        line("tpm", &self.tpm);
-        let recipe = &self.recipe;
-        line("length", &recipe.length);
-        for (place, _) in &recipe.mirrors {
-            match place {
-                Place::File(url) => line("mirror", &format_args!("{FILE} {url}")),
-                Place::Store { url, form } => line("mirror", &format_args!("{} {url}", form.name())),
-            }
-        }
-        for (number, (_, version)) in recipe.mirrors.iter().enumerate() {
-            let Some(version) = version else { continue };
-            line("version", &number);
-            version.etag.iter().for_each(|etag| line("etag", &format_args!("{number} {etag}")));
-            version.modified.iter().for_each(|date| line("modified", &format_args!("{number} {date}")));
-        }
-        for (url, why) in &recipe.wrong {
-            line("wrong", &format_args!("{url} {why}"));
-        }
-        if let Some((url, _)) = &recipe.index {
-            line("index", url);
-        }
-        line("trust", &recipe.trust);
-        line("mac", &mac_text(self.mac));
-        if let Some(vlan) = self.vlan {
-            line("vlan", &vlan);
-        }
-        for server in &self.leases.nameservers {
-            line("asked-first", server);
-        }
-        if let Some(lease) = &self.leases.v4 {
-            line("address", &format_args!("{}/{}", lease.address, lease.prefix));
-            for route in &lease.routes {
-                line("route", &format_args!("{}/{} {}", route.destination, route.prefix, route.gateway));
-            }
-            lease.nameservers.iter().for_each(|server| line("nameserver", server));
-            lease.search.iter().for_each(|domain| line("search", domain));
-            if let Some(mtu) = lease.mtu {
-                line("mtu", &mtu);
-            }
-            if let Some(grant) = lease.grant {
-                line("server", &grant.server);
-                if let Some(duration) = grant.duration {
-                    line("lease-seconds", &duration.as_secs());
-                }
-                if let Some(renew_after) = grant.renew_after {
-                    line("renew-seconds", &renew_after.as_secs());
-                }
-            }
-        }
-        if let Some(lease) = &self.leases.v6 {
-            line("ipv6", &true);
-            if let Some((address, prefix)) = lease.address {
-                line("address6", &format_args!("{address}/{prefix}"));
-            }
-            if let Some(gateway) = lease.gateway {
-                line("gateway6", &gateway);
-            }
-            lease.nameservers.iter().for_each(|server| line("nameserver6", server));
-            lease.search.iter().for_each(|domain| line("search6", domain));
-            if let Some(Grant6 { server, valid, renew_after }) = &lease.grant {
-                line("server6", &hex(server));
-                line("lease6-seconds", &valid.as_secs());
-                line("renew6-seconds", &renew_after.as_secs());
-            }
-        }
-        line("written-milliseconds", &self.written.as_millis());
-        line("lease-age-seconds", &self.lease_age.as_secs());
-        for module in &self.modules {
-            line("module", module);
-        }
-        if let Some(dir) = &self.premount {
-            line("premount", dir);
-        }
-        for (step, time) in &self.first.timings {
-            line("took", &format_args!("{} {}", step.name(), time.as_millis()));
-        }
-        line("bytes", &self.first.bytes);
-        line("requests", &self.first.requests);
-        line("spared", &self.first.spared);
-        text
+        let mut lines = Lines::new();
+        lines.add("url", &self.image);
+        lines.add_all("proxy", &self.proxy);
+        lines.add_all("disk", &self.disk);
+        lines.add("localise", self.localise);
+        lines.add("tpm", self.tpm);
+        lines.add("mac", self.mac);
+        lines.add_all("vlan", &self.vlan);
+        lines.add("written-milliseconds", self.written.as_millis());
+        lines.add("lease-age-seconds", self.lease_age.as_secs());
+        lines.add_all("module", &self.modules);
+        lines.add_all("premount", &self.premount);
+        write_recipe(&mut lines, &self.recipe);
+        write_leases(&mut lines, &self.leases);
+        write_cost(&mut lines, &self.first);
+        lines.0
     }
 
-    /// Read what [`Self::encode`] wrote; with the index and the profile, which are files beside it.
+    /// Reads what [`Self::encode`] wrote, with the index and the profile from the files beside it.
     pub fn decode(text: &str, index: Option<Vec<u8>>, profile: Option<String>) -> Result<Self, HandoffError> {
-        let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
-        if lines.next() != Some(FIRST_LINE) {
-            return Err(HandoffError::Version);
-        }
-        let mut fields = Fields::default();
-        for line in lines {
-            let (key, value) = line.split_once(' ').ok_or_else(|| HandoffError::Line(line.into()))?;
-            if !KEYS.contains(&key) || value.contains(char::is_control) {
-                return Err(HandoffError::Line(line.into()));
-            }
-            fields.0.entry(key).or_default().push(value);
-        }
-        Ok(Self {
-            url: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
+        let mut fields = Fields::read(text)?;
+        let handoff = Self {
+            image: fields.one("url", parsed)?.ok_or(HandoffError::Lacks("url"))?,
             proxy: fields.one("proxy", parsed)?,
             disk: fields.one("disk", Id::parse)?,
             localise: fields.one("localise", parsed)?.unwrap_or(false),
             tpm: fields.one("tpm", parsed)?.unwrap_or_default(),
-            recipe: recipe(&fields, index, profile)?,
-            mac: fields.one("mac", |text| parse_mac(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
+            mac: fields.one("mac", |text| Mac::parse(text, ':'))?.ok_or(HandoffError::Lacks("mac"))?,
             vlan: fields.one("vlan", parsed)?,
-            leases: leases(&fields)?,
             written: Duration::from_millis(fields.one("written-milliseconds", parsed)?.unwrap_or(0)),
             lease_age: Duration::from_secs(fields.one("lease-age-seconds", parsed)?.unwrap_or(0)),
             modules: fields.all("module", parsed)?,
             premount: fields.one("premount", parsed)?,
-            first: Cost {
-                timings: fields.all("took", took)?,
-                bytes: fields.one("bytes", parsed)?.unwrap_or(0),
-                requests: fields.one("requests", parsed)?.unwrap_or(0),
-                spared: fields.one("spared", parsed)?.unwrap_or(0),
-            },
-        })
+            recipe: read_recipe(&mut fields, index, profile)?,
+            leases: read_leases(&mut fields)?,
+            first: read_cost(&mut fields)?,
+        };
+        fields.finish()?;
+        Ok(handoff)
     }
 }
 
-fn leases(fields: &Fields<'_>) -> Result<Leases, HandoffError> {
-    let v4 = match fields.one("address", slashed)? {
-        None => None,
-        Some((address, prefix)) => {
-            let terms = |server| -> Result<Grant, HandoffError> {
-                let duration = fields.one("lease-seconds", parsed)?.map(Duration::from_secs);
-                let renew_after = fields.one("renew-seconds", parsed)?.map(Duration::from_secs);
-                Ok(Grant { server, duration, renew_after })
-            };
-            Some(Lease {
-                address,
-                prefix,
-                routes: fields.all("route", route)?,
-                nameservers: fields.all("nameserver", parsed)?,
-                search: fields.all("search", parsed)?,
-                mtu: fields.one("mtu", parsed)?,
-                grant: fields.one("server", parsed)?.map(terms).transpose()?,
-            })
+fn write_recipe(lines: &mut Lines, recipe: &Recipe) {
+    lines.add("length", recipe.length);
+    for (place, _) in &recipe.mirrors {
+        match place {
+            Place::File(url) => lines.add("mirror", format_args!("{FILE} {url}")),
+            Place::Store { url, form } => lines.add("mirror", format_args!("{} {url}", form.name())),
         }
-    };
-    let v6 = match fields.one("ipv6", parsed::<bool>)? {
-        None => None,
-        Some(_) => {
-            let terms = |server| -> Result<Grant6, HandoffError> {
-                let time =
-                    |key| Ok(Duration::from_secs(fields.one(key, parsed)?.ok_or(HandoffError::Lacks(key))?));
-                Ok(Grant6 { server, valid: time("lease6-seconds")?, renew_after: time("renew6-seconds")? })
-            };
-            Some(Lease6 {
-                address: fields.one("address6", slashed)?,
-                gateway: fields.one("gateway6", parsed)?,
-                nameservers: fields.all("nameserver6", parsed)?,
-                search: fields.all("search6", parsed)?,
-                grant: fields.one("server6", unhex)?.map(terms).transpose()?,
-            })
-        }
-    };
-    if v4.is_none() && v6.is_none() {
-        return Err(HandoffError::Lacks("address"));
     }
-    Ok(Leases { v4, v6, nameservers: fields.all("asked-first", parsed)? })
+    for (number, (_, version)) in recipe.mirrors.iter().enumerate() {
+        let Some(version) = version else { continue };
+        lines.add("version", number);
+        version.etag.iter().for_each(|etag| lines.add("etag", format_args!("{number} {etag}")));
+        version.modified.iter().for_each(|date| lines.add("modified", format_args!("{number} {date}")));
+    }
+    for (url, why) in &recipe.wrong {
+        lines.add("wrong", format_args!("{url} {why}"));
+    }
+    if let Some((url, _)) = &recipe.index {
+        lines.add("index", url);
+    }
+    lines.add("trust", &recipe.trust);
 }
 
-fn recipe(
-    fields: &Fields<'_>,
+fn read_recipe(
+    fields: &mut Fields<'_>,
     index: Option<Vec<u8>>,
     profile: Option<String>,
 ) -> Result<Recipe, HandoffError> {
@@ -288,6 +169,7 @@ fn recipe(
         None => None,
         Some(url) => Some((url, index.ok_or(HandoffError::Lacks("the index itself"))?.into())),
     };
+
     let versions: Vec<usize> = fields.all("version", parsed)?;
     let (etags, dates) = (fields.all("etag", numbered)?, fields.all("modified", numbered)?);
     let of = |all: &[(usize, String)], number| {
@@ -300,6 +182,7 @@ fn recipe(
             modified: of(&dates, number),
         })
     };
+
     let places = fields.all("mirror", place)?.into_iter().enumerate();
     Ok(Recipe {
         length,
@@ -314,7 +197,112 @@ fn recipe(
     })
 }
 
-/// `0 "etag"`: of which mirror, and what.
+fn write_leases(lines: &mut Lines, leases: &Leases) {
+    lines.add_all("asked-first", &leases.nameservers);
+    if let Some(lease) = &leases.v4 {
+        write_lease(lines, lease);
+    }
+    if let Some(lease) = &leases.v6 {
+        write_lease6(lines, lease);
+    }
+}
+
+fn read_leases(fields: &mut Fields<'_>) -> Result<Leases, HandoffError> {
+    let (v4, v6) = (read_lease(fields)?, read_lease6(fields)?);
+    if v4.is_none() && v6.is_none() {
+        return Err(HandoffError::Lacks("address"));
+    }
+    Ok(Leases { v4, v6, nameservers: fields.all("asked-first", parsed)? })
+}
+
+fn write_lease(lines: &mut Lines, lease: &Lease) {
+    lines.add("address", format_args!("{}/{}", lease.address, lease.prefix));
+    for route in &lease.routes {
+        lines.add("route", format_args!("{}/{} {}", route.destination, route.prefix, route.gateway));
+    }
+    lines.add_all("nameserver", &lease.nameservers);
+    lines.add_all("search", &lease.search);
+    lines.add_all("mtu", &lease.mtu);
+    if let Some(grant) = lease.grant {
+        lines.add("server", grant.server);
+        lines.add_all("lease-seconds", &grant.duration.map(|time| time.as_secs()));
+        lines.add_all("renew-seconds", &grant.renew_after.map(|time| time.as_secs()));
+    }
+}
+
+fn read_lease(fields: &mut Fields<'_>) -> Result<Option<Lease>, HandoffError> {
+    let Some((address, prefix)) = fields.one("address", slashed)? else { return Ok(None) };
+    let duration = fields.one("lease-seconds", parsed)?.map(Duration::from_secs);
+    let renew_after = fields.one("renew-seconds", parsed)?.map(Duration::from_secs);
+    let server = fields.one("server", parsed)?;
+    Ok(Some(Lease {
+        address,
+        prefix,
+        routes: fields.all("route", route)?,
+        nameservers: fields.all("nameserver", parsed)?,
+        search: fields.all("search", parsed)?,
+        mtu: fields.one("mtu", parsed)?,
+        grant: server.map(|server| Grant { server, duration, renew_after }),
+    }))
+}
+
+fn write_lease6(lines: &mut Lines, lease: &Lease6) {
+    lines.add("ipv6", true);
+    if let Some((address, prefix)) = lease.address {
+        lines.add("address6", format_args!("{address}/{prefix}"));
+    }
+    lines.add_all("gateway6", &lease.gateway);
+    lines.add_all("nameserver6", &lease.nameservers);
+    lines.add_all("search6", &lease.search);
+    if let Some(Grant6 { server, valid, renew_after }) = &lease.grant {
+        lines.add("server6", hex(server));
+        lines.add("lease6-seconds", valid.as_secs());
+        lines.add("renew6-seconds", renew_after.as_secs());
+    }
+}
+
+fn read_lease6(fields: &mut Fields<'_>) -> Result<Option<Lease6>, HandoffError> {
+    if fields.one("ipv6", parsed::<bool>)?.is_none() {
+        return Ok(None);
+    }
+    let valid = fields.one("lease6-seconds", parsed)?.map(Duration::from_secs);
+    let renew_after = fields.one("renew6-seconds", parsed)?.map(Duration::from_secs);
+    let grant = match fields.one("server6", unhex)? {
+        None => None,
+        Some(server) => Some(Grant6 {
+            server,
+            valid: valid.ok_or(HandoffError::Lacks("lease6-seconds"))?,
+            renew_after: renew_after.ok_or(HandoffError::Lacks("renew6-seconds"))?,
+        }),
+    };
+    Ok(Some(Lease6 {
+        address: fields.one("address6", slashed)?,
+        gateway: fields.one("gateway6", parsed)?,
+        nameservers: fields.all("nameserver6", parsed)?,
+        search: fields.all("search6", parsed)?,
+        grant,
+    }))
+}
+
+fn write_cost(lines: &mut Lines, cost: &Cost) {
+    for (step, time) in &cost.timings {
+        lines.add("took", format_args!("{} {}", step.name(), time.as_millis()));
+    }
+    lines.add("bytes", cost.bytes);
+    lines.add("requests", cost.requests);
+    lines.add("spared", cost.spared);
+}
+
+fn read_cost(fields: &mut Fields<'_>) -> Result<Cost, HandoffError> {
+    Ok(Cost {
+        timings: fields.all("took", took)?,
+        bytes: fields.one("bytes", parsed)?.unwrap_or(0),
+        requests: fields.one("requests", parsed)?.unwrap_or(0),
+        spared: fields.one("spared", parsed)?.unwrap_or(0),
+    })
+}
+
+/// `0 "etag"`: the number of a mirror, and a value of its.
 fn numbered(text: &str) -> Option<(usize, String)> {
     let (number, text) = text.split_once(' ')?;
     Some((number.parse().ok()?, text.to_owned()))
@@ -330,67 +318,66 @@ fn place(text: &str) -> Option<Place> {
     }
 }
 
-/// The word for a place that is no store.
+/// The word for a place that is not a store.
 const FILE: &str = "file";
 
-/// Every key there is.
-const KEYS: [&str; 40] = [
-    "url",
-    "proxy",
-    "disk",
-    "localise",
-    "tpm",
-    "length",
-    "mirror",
-    "version",
-    "etag",
-    "modified",
-    "wrong",
-    "index",
-    "trust",
-    "mac",
-    "vlan",
-    "asked-first",
-    "ipv6",
-    "address6",
-    "gateway6",
-    "nameserver6",
-    "search6",
-    "server6",
-    "lease6-seconds",
-    "renew6-seconds",
-    "address",
-    "route",
-    "nameserver",
-    "search",
-    "mtu",
-    "server",
-    "lease-seconds",
-    "renew-seconds",
-    "written-milliseconds",
-    "lease-age-seconds",
-    "module",
-    "premount",
-    "took",
-    "bytes",
-    "requests",
-    "spared",
-];
+/// The text under construction.
+struct Lines(String);
 
-#[derive(Default)]
+impl Lines {
+    fn new() -> Self {
+        Self(format!("{FIRST_LINE}\n"))
+    }
+
+    /// A newline inside a value would be a line of its own; nothing that we carry needs one.
+    fn add(&mut self, key: &str, value: impl Display) {
+        let value = value.to_string().replace(['\n', '\r'], " ");
+        let _ = writeln!(self.0, "{key} {value}");
+    }
+
+    fn add_all<'a, T: Display + 'a>(&mut self, key: &str, values: impl IntoIterator<Item = &'a T>) {
+        values.into_iter().for_each(|value| self.add(key, value));
+    }
+}
+
+/// The values of each key, until a reader takes them.
 struct Fields<'a>(HashMap<&'a str, Vec<&'a str>>);
 
-impl Fields<'_> {
-    fn all<T>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, HandoffError> {
-        let values = self.0.get(key).map(Vec::as_slice).unwrap_or_default();
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<Self, HandoffError> {
+        let mut lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
+        if lines.next() != Some(FIRST_LINE) {
+            return Err(HandoffError::Version);
+        }
+        let mut fields: HashMap<_, Vec<_>> = HashMap::new();
+        for line in lines {
+            let (key, value) = line.split_once(' ').ok_or_else(|| HandoffError::Line(line.into()))?;
+            if value.contains(char::is_control) {
+                return Err(HandoffError::Line(line.into()));
+            }
+            fields.entry(key).or_default().push(value);
+        }
+        Ok(Self(fields))
+    }
+
+    fn all<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, HandoffError> {
+        let values = self.0.remove(key).unwrap_or_default();
         values
             .iter()
             .map(|value| parse(value).ok_or_else(|| HandoffError::Line(format!("{key} {value}"))))
             .collect()
     }
 
-    fn one<T>(&self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, HandoffError> {
+    fn one<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, HandoffError> {
         Ok(self.all(key, parse)?.into_iter().next())
+    }
+
+    /// A line that no reader took is none of ours, or belongs to a section that is not there.
+    fn finish(self) -> Result<(), HandoffError> {
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some((key, values)) => Err(HandoffError::Line(format!("{key} {}", values.join(" ")))),
+        }
     }
 }
 
@@ -486,13 +473,13 @@ mod tests {
 
     fn handoff() -> Handoff {
         Handoff {
-            url: "http://h/x.iso?a=b c".into(),
-            proxy: Some("http://proxy:3128".into()),
+            image: "http://h/x.iso?a=b c".into(),
+            proxy: Some("http://proxy:3128".parse().unwrap()),
             disk: Some(Id([3; 16])),
             localise: true,
             tpm: TpmPolicy::Require,
             recipe: unverified(),
-            mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56],
+            mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
             vlan: Some(7),
             leases: Leases { v4: Some(v4()), v6: Some(v6()), nameservers: vec![[1, 1, 1, 1].into()] },
             written: Duration::from_millis(1_795_219_200_123),
@@ -511,8 +498,9 @@ mod tests {
         }
     }
 
+    /// Every value comes back as it was written, with all optional parts and with none.
     #[test]
-    fn what_is_told_is_understood() {
+    fn round_trip() {
         assert_eq!(decoded(&handoff()), Ok(handoff()));
         let verified = Handoff { recipe: verified(), ..handoff() };
         assert_eq!(decoded(&verified), Ok(verified.clone()));
@@ -536,8 +524,9 @@ mod tests {
         assert_eq!(decoded(&nothing), Err(HandoffError::Lacks("address")));
     }
 
+    /// A file of another version, with a damaged value or with an unknown line, is refused.
     #[test]
-    fn a_foreign_or_damaged_file_is_refused() {
+    fn foreign_and_damaged_files() {
         assert_eq!(Handoff::decode("inetboot handoff 2\n", None, None), Err(HandoffError::Version));
         let damaged = handoff().encode().replace("mac 52", "mac zz");
         assert!(
@@ -547,10 +536,11 @@ mod tests {
         assert!(Handoff::decode(&extended, None, None).is_err());
     }
 
+    /// A newline in a value does not begin another line.
     #[test]
-    fn a_value_cannot_smuggle_a_line() {
-        let evil = Handoff { proxy: Some("http://x/\nurl http://evil/".into()), ..handoff() };
-        assert_eq!(decoded(&evil).unwrap().url, handoff().url);
+    fn values_stay_in_their_line() {
+        let evil = Handoff { premount: Some("/cd\nurl http://evil/".into()), ..handoff() };
+        assert_eq!(decoded(&evil).unwrap().image, handoff().image);
     }
 
     proptest! {

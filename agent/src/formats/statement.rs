@@ -169,6 +169,15 @@ impl Statement {
         Event { pcr: self.row().pcr, kind: IPL, digests, data: (self.line() + "\0").into_bytes() }
     }
 
+    /// The end of the record: the log accounts for our PCRs, or the first that it does not account for.
+    pub fn of_ledger(unaccounted: Option<&str>) -> Self {
+        let says = match unaccounted {
+            None => format!("accounts for PCR {WORDS} and {BYTES}"),
+            Some(what) => format!("does not account for {what}"),
+        };
+        Self::words(What::Ledger, says)
+    }
+
     /// The statement that an event of ours makes.
     pub fn of_event(event: &Event) -> Option<Self> {
         Self::of_line(event.text()?)

@@ -64,3 +64,28 @@ impl FromStr for Url {
         Ok(Self(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_meant_beside_its_index() {
+        let base: Url = "https://h:8443/a/b.idx?x=/y".parse().unwrap();
+        let join = |reference| base.join(reference).unwrap().to_string();
+        assert_eq!(join("store/"), "https://h:8443/a/store/");
+        assert_eq!(join("/c.iso"), "https://h:8443/c.iso");
+        assert_eq!(join("http://i/c.iso"), "http://i/c.iso");
+        let bare: Url = "http://h".parse().unwrap();
+        assert_eq!(bare.join("x").unwrap().as_str(), "http://h/x");
+        assert_eq!(bare.join("/x").unwrap().as_str(), "http://h/x");
+        assert_eq!(base.join("ftp://h/x"), None);
+    }
+
+    #[test]
+    fn an_image_has_a_name() {
+        let name = |text: &str| text.parse::<Url>().unwrap().file_name().to_owned();
+        assert_eq!(name("http://h/a/b.iso?x=/y"), "b.iso");
+        assert_eq!(name("http://h"), "image");
+    }
+}

@@ -9,12 +9,9 @@ use crate::sys::kexec::{file_load, load_segments};
 use rustix::system::{RebootCommand, reboot};
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-
-/// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
-pub const CMDLINE_MAX: usize = 2048;
 
 /// Why the kernel did not take the next one.
 #[derive(Debug, thiserror::Error)]
@@ -106,9 +103,9 @@ impl Explain for KexecError {
 /// Place the measured payload in memory. Undone by nothing but a reboot or another load. `notes` is
 /// a last segment of the initrd, for the second life's eyes: about this boot, and not measured.
 pub fn load(payload: Measured<Payload>, notes: &[u8]) -> Result<(), KexecError> {
-    let Payload { hypervisor, kernel, mut initrd, cmdline, .. } = payload.into_inner();
-    initrd.seek(SeekFrom::End(0)).and_then(|_| initrd.write_all(notes)).map_err(KexecError::Memory)?;
-    let initrd = Sealed::new(initrd).map_err(KexecError::Memory)?;
+    let Payload { hypervisor, kernel, initrd, cmdline, .. } = payload.into_inner();
+    let initrd = initrd.seal(notes).map_err(KexecError::Memory)?;
+
     match hypervisor {
         None => Ok(file_load(kernel.file().as_fd(), initrd.file().as_fd(), &cmdline)?),
         Some(hypervisor) => load_under(&hypervisor, &kernel, &initrd, &cmdline),

@@ -1,98 +1,55 @@
-//! What one life tells the next.
+//! The words that one life leaves for the next: both sides of the files in `/inetboot.d`.
+//!
+//! The first life puts them into the initrd, a life without a first writes them itself, and process 1
+//! and the server read them. Their formats are [`formats::handoff`](crate::formats::handoff)'s.
 
 use crate::base::failure::Explain;
 use crate::base::step::Journal;
-use crate::config::Config;
-use crate::formats::eventlog::LogError;
+use crate::config::{Access, Config, WantedDisk};
+use crate::formats::eventlog::{EventLog, LogError};
 use crate::formats::handoff::{self, Handoff, HandoffError};
 use crate::formats::receipt::Cost;
-use crate::lives::second::{DEVICE, INIT};
-use crate::lives::server::PRIVATE_ROOT;
-use crate::medium::MediumError;
+use crate::formats::recipe::Recipe;
 use crate::net::Network;
 use crate::source::Image;
 use crate::source::images::Images;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
-/// Why the second life does not get on.
+/// The reason why a life cannot be told what it needs to know.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The handoff cannot be read.
+pub enum HandoverError {
     #[error("cannot read {}", handoff::PATH)]
     Unreadable(#[source] io::Error),
-    /// It makes no sense.
     #[error("{} is not understood", handoff::PATH)]
     Handoff(#[source] HandoffError),
-    /// The event log makes no sense.
     #[error("{} is not understood", handoff::EVENTLOG_PATH)]
     Log(#[source] LogError),
-    /// Its address cannot be used.
-    #[error("{} names no usable address: {why}", handoff::PATH)]
-    Url {
-        /// Why not.
-        why: &'static str,
-    },
-    /// The server could not be started.
-    #[error("cannot start the server")]
-    Start(#[source] io::Error),
-    /// The server ended.
-    #[error("the server ended before the image was there")]
-    Ended,
-    /// A root of its own could not be made.
-    #[error("cannot make the server's root {PRIVATE_ROOT}")]
-    Root(#[source] io::Error),
-    /// Somebody else has the device.
-    #[error("the image is at {got}, but the target looks for it at {DEVICE}")]
-    Device {
-        /// Where it is.
-        got: String,
-    },
-    /// The image cannot be served.
-    #[error(transparent)]
-    Medium(MediumError),
-    /// The CD cannot be mounted for the target.
-    #[error("cannot mount the CD at the target's {dir}")]
-    Premount {
-        /// Where.
-        dir: String,
-        /// Why not.
+    #[error("cannot write {path}")]
+    Write {
+        path: &'static str,
         #[source]
         error: io::Error,
     },
-    /// The distro's init cannot be started.
-    #[error("cannot start the target's {INIT}")]
-    Init(#[source] io::Error),
 }
 
-impl Explain for ServeError {
+impl Explain for HandoverError {
     fn hint(&self) -> String {
         match self {
-            Self::Unreadable(_) | Self::Handoff(_) | Self::Log(_) | Self::Url { .. } => {
+            Self::Unreadable(_) | Self::Handoff(_) | Self::Log(_) => {
                 "Boot again: the overlay was not made by this version of InetBoot".into()
             }
-            Self::Start(_) | Self::Root(_) => "Check the machine's memory".into(),
-            Self::Ended => "The lines above say why".into(),
-            Self::Device { .. } => "Remove loop devices from the target's initrd".into(),
-            Self::Medium(error) => error.hint(),
-            Self::Premount { .. } => "Use an image whose kernel has the module isofs".into(),
-            Self::Init(_) => "Check the image: its initrd has no init".into(),
+            Self::Write { .. } => "Check the machine's memory".into(),
         }
     }
 }
 
-/// Whether this is a target's initrd that the first life prepared.
-pub fn is_second_life() -> bool {
-    Path::new(handoff::PATH).exists()
-}
-
-/// What the second life will need, of what is known before there is a plan.
-pub fn handoff(config: &Config, network: &Network, leased: Instant, image: &Image) -> Handoff {
+/// The handoff, as far as it is known before there is a plan.
+pub fn draft(config: &Config, network: &Network, leased: Instant, image: &Image) -> Handoff {
     Handoff {
-        url: config.boot.name(),
-        proxy: config.access.proxy.as_ref().map(ToString::to_string),
+        image: config.boot.name(),
+        proxy: config.access.proxy.clone(),
         disk: image.disk().map(|disk| disk.superblock().id),
         localise: config.access.localise,
         tpm: config.tpm,
@@ -108,7 +65,7 @@ pub fn handoff(config: &Config, network: &Network, leased: Instant, image: &Imag
     }
 }
 
-/// What the life before the handoff cost so far.
+/// The cost of the life before the handover, so far.
 pub fn cost(images: &Images, journal: &Journal) -> Cost {
     let traffic = images.traffic();
     Cost {
@@ -119,9 +76,52 @@ pub fn cost(images: &Images, journal: &Journal) -> Cost {
     }
 }
 
-pub fn read_handoff() -> Result<Handoff, ServeError> {
-    let text = fs::read_to_string(handoff::PATH).map_err(ServeError::Unreadable)?;
+/// Reads the handoff, with the index and the profile that lie beside it.
+pub fn read() -> Result<Handoff, HandoverError> {
+    let text = fs::read_to_string(handoff::PATH).map_err(HandoverError::Unreadable)?;
     let index = fs::read(handoff::INDEX_PATH).ok();
     let profile = fs::read_to_string(handoff::PROFILE_PATH).ok();
-    Handoff::decode(&text, index, profile).map_err(ServeError::Handoff)
+    Handoff::decode(&text, index, profile).map_err(HandoverError::Handoff)
+}
+
+/// Reads the event log, if anything was measured.
+pub fn read_log() -> Result<Option<EventLog>, HandoverError> {
+    let bytes = fs::read(handoff::EVENTLOG_PATH).ok();
+    bytes.map(|bytes| EventLog::decode(&bytes)).transpose().map_err(HandoverError::Log)
+}
+
+/// Writes `log`, so that a further attempt continues it.
+pub fn write_log(log: &EventLog) -> Result<(), HandoverError> {
+    write(handoff::EVENTLOG_PATH, &log.encode())
+}
+
+/// Writes `told` with its index and profile, and `log`.
+pub fn write_all(told: &Handoff, log: Option<&EventLog>) -> Result<(), HandoverError> {
+    let Recipe { index, profile, .. } = &told.recipe;
+    if let Some((_, index)) = index {
+        write(handoff::INDEX_PATH, index)?;
+    }
+    if let Some(profile) = profile {
+        write(handoff::PROFILE_PATH, profile.as_bytes())?;
+    }
+    if let Some(log) = log {
+        write_log(log)?;
+    }
+    // Last: once the handoff exists, so does all that belongs to it.
+    write(handoff::PATH, told.encode().as_bytes())
+}
+
+fn write(path: &'static str, contents: &[u8]) -> Result<(), HandoverError> {
+    fs::write(path, contents).map_err(|error| HandoverError::Write { path, error })
+}
+
+/// The way to the web servers that `told` describes.
+pub fn access(told: &Handoff) -> Access {
+    let ca = Path::new(handoff::CA_PATH);
+    Access {
+        ca: ca.exists().then(|| ca.to_owned()),
+        proxy: told.proxy.clone(),
+        disk: told.disk.map(WantedDisk::Known),
+        localise: told.localise,
+    }
 }

@@ -1,98 +1,113 @@
-//! The second life: first process of the target's initrd (`rdinit=/inetboot`).
+//! The second life: process 1 of the target's initrd (`rdinit=/inetboot`).
 //!
-//! Process 1 loads the modules that the first life chose, starts the server, waits until the
-//! image is a block device, and becomes the distro's own init, which finds everything as it
-//! expects it. The server goes on for the life of the machine:
-//!
-//! * its argv\[0\] begins with `@`, so that systemd leaves it alone at switch-root and shutdown
-//!   (systemd's "Storage Daemons for the Root File System");
-//! * its root is a tmpfs of its own, in a mount namespace of its own, so that it opens nothing on the
-//!   disk it serves, and run-init, which empties the initrd, does not find it;
-//! * memory pressure cannot kill it nor swap it out.
+//! It loads the modules that the first life chose, starts the [`server`], waits until the image is a
+//! block device, and becomes the distro's own init, which finds everything as it expects it.
 
 use crate::base::console;
-use crate::base::failure::Failure;
+use crate::base::failure::{Explain, Failure};
 use crate::base::step::Step;
-use crate::lives::handover::{ServeError, read_handoff};
-use crate::lives::server::SERVER;
+use crate::lives::{handover, server};
 use crate::machine::{drivers, mounts};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::convert::Infallible;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// The distro's own init.
-pub const INIT: &str = "/init";
+const INIT: &str = "/init";
 
-/// What families are told to look for: nothing used a loop device before us.
-pub const DEVICE: &str = "/dev/loop0";
+/// The reason why process 1 cannot hand over.
+#[derive(Debug, thiserror::Error)]
+enum SecondError {
+    #[error("cannot start the server")]
+    Start(#[source] io::Error),
+    #[error("the server ended before the image was there")]
+    Ended,
+    #[error("cannot mount the CD at {dir}, where the target's init looks for it")]
+    Premount {
+        dir: String,
+        #[source]
+        error: io::Error,
+    },
+    #[error("cannot start the target's {INIT}")]
+    Init(#[source] io::Error),
+}
 
-/// What the server says to process 1 when the device is there.
-pub const READY: &str = "ready";
+impl Explain for SecondError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Start(_) => "Check the machine's memory".into(),
+            Self::Ended => "The lines above say why".into(),
+            Self::Premount { .. } => "Use an image whose kernel has the module isofs".into(),
+            Self::Init(_) => "Check the image: its initrd has no init".into(),
+        }
+    }
+}
 
-/// Process 1: from the handoff to the distro's own init.
+/// From the handoff to the distro's own init.
 pub fn run() -> Result<Infallible, Failure> {
     console::say(concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ", second life"));
-    let handoff = read_handoff().map_err(|error| Failure::at(Step::Config, error))?;
+    let handoff = handover::read().map_err(|error| Failure::at(Step::Config, error))?;
     for module in &handoff.modules {
         if let Err(error) = drivers::insert(Path::new(module)) {
             console::say(&format!("  module {module} cannot be loaded: {error}"));
         }
     }
+
     let mut server = start_server().map_err(|error| Failure::at(Step::Medium, error))?;
     wait_until_ready(&mut server).map_err(|error| Failure::at(Step::Medium, error))?;
-    let init = premount(handoff.premount.as_deref()).and_then(|()| become_init());
-    init.map_err(|error| {
-        if let Some(dir) = &handoff.premount {
-            let _ = unmount(dir, UnmountFlags::DETACH);
-        }
-        // The next attempt starts its own, and needs the device.
-        let _ = server.kill().and_then(|()| server.wait());
-        Failure::at(Step::Kexec, error)
-    })
+
+    let Err(error) = premount(handoff.premount.as_deref()).and_then(|()| become_init());
+    // The next attempt starts a server of its own, which needs the device.
+    if let Some(dir) = &handoff.premount {
+        let _ = unmount(dir, UnmountFlags::DETACH);
+    }
+    let _ = server.kill().and_then(|()| server.wait());
+    Err(Failure::at(Step::Kexec, error))
 }
 
-fn start_server() -> Result<Child, ServeError> {
+/// The server is this program under another name: a fork would inherit our threads' locks.
+fn start_server() -> Result<Child, SecondError> {
     Command::new("/proc/self/exe")
-        .arg0(SERVER)
+        .arg0(server::NAME)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(ServeError::Start)
+        .map_err(SecondError::Start)
 }
 
-/// The server says what it waits for, and each of its steps is bounded.
-fn wait_until_ready(server: &mut Child) -> Result<(), ServeError> {
-    if let Some(stdout) = server.stdout.take()
-        && BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.trim_end() == READY)
-    {
-        return Ok(());
+/// Waits without a limit of its own: the server bounds each of its steps, and says what it waits for.
+fn wait_until_ready(server: &mut Child) -> Result<(), SecondError> {
+    if let Some(stdout) = server.stdout.take() {
+        let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+        if lines.any(|line| line.trim_end() == server::READY) {
+            return Ok(());
+        }
     }
     let _ = server.kill().and_then(|()| server.wait());
-    Err(ServeError::Ended)
+    Err(SecondError::Ended)
 }
 
-/// Mount the CD where the target's init looks before it looks anywhere else.
-fn premount(dir: Option<&str>) -> Result<(), ServeError> {
+/// Mounts the CD at `dir`, where the target's init looks before it looks anywhere else.
+fn premount(dir: Option<&str>) -> Result<(), SecondError> {
     let Some(dir) = dir else { return Ok(()) };
-    let failed = |error| ServeError::Premount { dir: dir.to_owned(), error };
-    fs::create_dir_all(dir).map_err(failed)?;
-    match mount(DEVICE, dir, "iso9660", MountFlags::RDONLY, None) {
-        // An earlier attempt did it.
+    let failed = |error| SecondError::Premount { dir: dir.to_owned(), error };
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    match mount(server::DEVICE, dir, "iso9660", MountFlags::RDONLY, None) {
+        // An earlier attempt mounted it.
         Ok(()) | Err(Errno::BUSY) => Ok(()),
         Err(error) => Err(failed(error.into())),
     }
 }
 
-fn become_init() -> Result<Infallible, ServeError> {
+/// The init gets the arguments that the kernel did not know and passed to us, and our environment.
+fn become_init() -> Result<Infallible, SecondError> {
     console::say(&format!("handing over to the target's own {INIT}"));
     mounts::unmount_all();
-    // Arguments that the kernel did not know are init's; the environment goes along untouched.
     let error = Command::new(INIT).args(std::env::args_os().skip(1)).exec();
     mounts::mount_all(Path::new("/"));
-    Err(ServeError::Init(error))
+    Err(SecondError::Init(error))
 }

@@ -1,18 +1,22 @@
-//! The server: it lives as long as the machine.
+//! The server: it makes the image a block device, and serves it for as long as the machine runs.
+//!
+//! It must outlive the initrd that it starts in, and need nothing of the disk that it serves:
+//!
+//! * its name begins with `@`, so that systemd leaves it alone at switch-root and shutdown
+//!   (systemd's "Storage Daemons for the Root File System");
+//! * its root is a tmpfs in a mount namespace of its own, so that it opens nothing on the disk, and
+//!   run-init, which empties the initrd, does not find it;
+//! * memory pressure neither kills it nor swaps it out.
 
 use crate::base::console;
-use crate::base::failure::Failure;
+use crate::base::failure::{Explain, Failure};
 use crate::base::step::{Journal, Step};
-use crate::config::{Access, WantedDisk};
-use crate::formats::eventlog::EventLog;
-use crate::formats::handoff::{self, Handoff};
+use crate::formats::handoff;
 use crate::formats::receipt::{Cost, Receipt};
-use crate::lives::handover::{ServeError, read_handoff};
-use crate::lives::second::{DEVICE, READY};
-use crate::lives::upkeep::{keep_network, keep_notes, localise, tell_resolver, update};
+use crate::lives::{handover, upkeep};
 use crate::machine::ledger::Ledger;
 use crate::machine::{clock, mounts};
-use crate::medium;
+use crate::medium::{self, MediumError};
 use crate::net;
 use crate::source::Image;
 use crate::source::mirrors::Patience;
@@ -24,45 +28,81 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The server's argv\[0\].
-pub const SERVER: &str = "@inetboot";
+/// The server's `argv[0]`.
+pub const NAME: &str = "@inetboot";
+
+/// The line on its standard output by which it tells process 1 that the device is there.
+pub const READY: &str = "ready";
+
+/// The device that families are told to look for. Nothing uses a loop device before us.
+pub const DEVICE: &str = "/dev/loop0";
 
 /// The server's root, before it moves there.
-pub const PRIVATE_ROOT: &str = "/inetboot.d/server";
+const PRIVATE_ROOT: &str = "/inetboot.d/server";
 
-/// The server: from the handoff to a block device, then for the life of the machine.
-pub fn server() -> Result<Infallible, Failure> {
+/// The reason why the image is not served.
+#[derive(Debug, thiserror::Error)]
+enum ServerError {
+    #[error("cannot make the server's root {PRIVATE_ROOT}")]
+    Root(#[source] io::Error),
+    #[error("the image is at {got}, but the target looks for it at {DEVICE}")]
+    Device { got: String },
+    #[error(transparent)]
+    Medium(#[from] MediumError),
+}
+
+impl Explain for ServerError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Root(_) => "Check the machine's memory".into(),
+            Self::Device { .. } => "Remove loop devices from the target's initrd".into(),
+            Self::Medium(error) => error.hint(),
+        }
+    }
+}
+
+/// From the handoff to a block device, then for ever.
+pub fn serve() -> Result<Infallible, Failure> {
     let mut journal = Journal::default();
-    let handoff = journal.step(Step::Config, read_handoff)?;
-    let mut ledger = resume_ledger(&handoff)?;
+
+    // 1. The handoff joins the record of measurements. A further attempt continues that from its file.
+    let handoff = journal.step(Step::Config, handover::read)?;
+    let log = handover::read_log().map_err(|error| Failure::at(Step::Config, error))?;
+    let mut ledger = Ledger::resume(handoff.tpm, log)?;
     let handoff = ledger.measure(handoff)?;
-    keep_ledger(&ledger);
-    settle_down().map_err(|error| Failure::at(Step::Config, error))?;
+    if let Some(Err(error)) = ledger.log().map(handover::write_log) {
+        console::say(&format!("  the event log cannot be kept: {}", crate::base::failure::chain(&error)));
+    }
+    detach_from_the_initrd().map_err(|error| Failure::at(Step::Config, error))?;
+
+    // 2. The same card, VLAN and lease as in the first life.
     clock::raise_to_floor(handoff.written);
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
     let network = journal
         .step(Step::Network, || net::again(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc")))?;
+
+    // 3. The same image, now with endless patience: a root file system must not see an error.
     let handoff = handoff.into_inner();
-    let access = access_of(&handoff).map_err(|error| Failure::at(Step::Source, error))?;
+    let access = handover::access(&handoff);
     let image =
         journal.step(Step::Source, || Image::again(handoff.recipe.clone(), &access, Patience::Endless))?;
     console::say(&format!("  {}", image.source()));
-    // The file is served by threads of its own, and the device is there, until these are dropped:
-    // for ever.
+
+    // 4. The block device. Threads of its own serve it until both values are dropped, which is never.
     let _serving = journal.step(Step::Medium, || {
-        let (file, device) = medium::attach(image.source(), Path::new("/")).map_err(ServeError::Medium)?;
+        let (file, device) = medium::attach(image.source(), Path::new("/"))?;
         if device.path() != DEVICE {
-            return Err(ServeError::Device { got: device.path().to_owned() });
+            return Err(ServerError::Device { got: device.path().to_owned() });
         }
         Ok((file, device))
     })?;
 
+    // The record is complete, and process 1 may go on.
     ledger.close()?;
     let mut receipt = Receipt {
-        image: handoff.url,
+        image: handoff.image,
         image_bytes: handoff.recipe.length,
         trust: handoff.recipe.trust.to_string(),
         mirrors: Vec::new(),
@@ -70,37 +110,23 @@ pub fn server() -> Result<Infallible, Failure> {
         first: with_kexec(handoff.first, since_handoff),
         second: Cost { timings: journal.timings().clone(), ..Cost::default() },
     };
-    update(&mut receipt, &image);
+    upkeep::update(&mut receipt, &image);
     receipt.lines().iter().for_each(|line| console::say(line));
-    tell_resolver(&network);
-    hand_over();
-    let network = Arc::new(network);
-    keep_network(&network, since_handoff + handoff.lease_age);
-    if access.localise {
-        localise(&image);
-    }
-    keep_notes(receipt, &image, ledger.into_log(), &network)
+    upkeep::write_resolv_conf(&network);
+    tell_process_1();
+
+    upkeep::for_ever(upkeep::Kept {
+        receipt,
+        image,
+        log: ledger.into_log(),
+        network,
+        lease_age: since_handoff + handoff.lease_age,
+        localise: access.localise,
+    })
 }
 
-/// The record that the first life began, and handed on in the notes.
-fn resume_ledger(handoff: &Handoff) -> Result<Ledger, Failure> {
-    let bytes = fs::read(handoff::EVENTLOG_PATH).ok();
-    let log = bytes.map(|bytes| EventLog::decode(&bytes)).transpose();
-    let log = log.map_err(|error| Failure::at(Step::Config, ServeError::Log(error)))?;
-    Ok(Ledger::resume(handoff.tpm, log)?)
-}
-
-/// A further attempt goes on where this one ends.
-fn keep_ledger(ledger: &Ledger) {
-    if let Some(log) = ledger.log()
-        && let Err(error) = fs::write(handoff::EVENTLOG_PATH, log.encode())
-    {
-        console::say(&format!("  the event log cannot be kept: {error}"));
-    }
-}
-
-/// Make this process one that can stay: see the module's head.
-fn settle_down() -> Result<(), ServeError> {
+/// Make this a process that can stay: see the head of this file.
+fn detach_from_the_initrd() -> Result<(), ServerError> {
     let _ = rustix::process::setsid();
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     let mut signals = SigSet::empty();
@@ -109,40 +135,31 @@ fn settle_down() -> Result<(), ServeError> {
     }
     let _ = signals.thread_block();
 
-    // Nobody else sees what is mounted here: klibc's run-init gives up where anything is mounted
-    // deeper than at the top.
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| ServeError::Root(error.into()))?;
-    fs::create_dir_all(PRIVATE_ROOT).map_err(ServeError::Root)?;
+    // Only this process sees its mounts: klibc's run-init gives up where anything is mounted deeper than
+    // at the top.
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| ServerError::Root(error.into()))?;
+    fs::create_dir_all(PRIVATE_ROOT).map_err(ServerError::Root)?;
     mount("inetboot", PRIVATE_ROOT, "tmpfs", MountFlags::NOSUID, Some(c"mode=0700,size=16m"))
-        .map_err(|error| ServeError::Root(error.into()))?;
+        .map_err(|error| ServerError::Root(error.into()))?;
+
     if Path::new(handoff::CA_PATH).exists() {
         let copy = format!("{PRIVATE_ROOT}{}", handoff::CA_PATH);
         fs::create_dir_all(format!("{PRIVATE_ROOT}{}", handoff::DIR))
             .and_then(|()| fs::copy(handoff::CA_PATH, copy))
-            .map_err(ServeError::Root)?;
+            .map_err(ServerError::Root)?;
     }
     mounts::mount_all(Path::new(PRIVATE_ROOT));
     rustix::process::chroot(PRIVATE_ROOT)
         .and_then(|()| rustix::process::chdir("/"))
-        .map_err(|error| ServeError::Root(error.into()))
+        .map_err(|error| ServerError::Root(error.into()))
 }
 
-fn access_of(handoff: &Handoff) -> Result<Access, ServeError> {
-    let proxy = handoff.proxy.as_deref().map(str::parse).transpose();
-    let ca = Path::new(handoff::CA_PATH);
-    Ok(Access {
-        ca: ca.exists().then(|| ca.to_owned()),
-        proxy: proxy.map_err(|why| ServeError::Url { why })?,
-        disk: handoff.disk.map(WantedDisk::Known),
-        localise: handoff.localise,
-    })
-}
-
-/// Tell process 1 that the device is there, and let go of the screen.
-fn hand_over() {
-    // With ONFAULT the FUSE workers' large, mostly untouched buffers cost nothing.
+/// Tell process 1 that the device is there, and leave the screen to the target.
+fn tell_process_1() {
+    // With ONFAULT the large and mostly untouched buffers of the FUSE workers cost nothing.
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     let _ = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault);
+
     console::leave_to_kernel_log();
     let mut stdout = io::stdout();
     let _ = writeln!(stdout, "{READY}").and_then(|()| stdout.flush());
@@ -153,8 +170,8 @@ fn hand_over() {
     }
 }
 
-/// What the first life could not know when it wrote the handoff: how long it then took to load and
-/// start this kernel.
+/// Adds the time that the first life could not know when it wrote the handoff: that of loading and
+/// starting this kernel.
 fn with_kexec(mut first: Cost, since_handoff: Duration) -> Cost {
     first.timings.push((Step::Kexec, since_handoff));
     first

@@ -1,4 +1,8 @@
-//! What the server does beside serving.
+//! The server's chores while it serves: the lease, the link, the target's resolver, the rest of the
+//! image, and the files in the target's `/run`.
+//!
+//! Each has a thread of its own, apart from those that serve the image: a chore may have to wait for the
+//! very disk that they serve. Files are written to a tmpfs alone.
 
 use crate::base::console;
 use crate::formats::eventlog::EventLog;
@@ -7,37 +11,77 @@ use crate::net::dropins::{self, DropIn};
 use crate::net::{Network, guard, renew};
 use crate::source::Image;
 use rustix::fs::{StatFs, statfs};
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// `TMPFS_MAGIC` of `linux/magic.h`.
 const TMPFS: i64 = 0x0102_1994;
 
-/// When the rest of the image is fetched.
+/// The boot itself comes first: the rest of the image is fetched after this.
 const LOCALISE_AFTER: Duration = Duration::from_secs(30);
 
-/// How often the receipt in the target is brought up to date.
-const RECEIPT_EVERY: Duration = Duration::from_secs(2);
+/// The interval at which the files in the target's `/run` are brought up to date.
+const UPDATE_EVERY: Duration = Duration::from_secs(2);
 
-/// How long the target takes to come up, and how often it is looked after until then.
-const SETTLING: Duration = Duration::from_secs(120);
+/// A target comes up within this time. Until then missing files are looked for more often: the drop-ins
+/// have to be there before the network managers are, and some inits mount `/run` anew.
+const COMING_UP: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-const SETTLING_EVERY: Duration = Duration::from_millis(200);
-
-/// How long somebody else in the target has to make a `resolv.conf`.
+/// The time in which the target may make a `resolv.conf` of its own.
 const RESOLVER_FOR: Duration = Duration::from_secs(600);
 
 /// The target's root, seen from ours: through process 1.
 const TARGET: &str = "/proc/1/root";
-
-/// There, as in its initrd.
 const RESOLV_CONF: &str = "etc/resolv.conf";
 
-/// The target's initrd knows the name servers: live-boot copies this into a root that has none.
-pub fn tell_resolver(network: &Network) {
+/// The things that are kept up to date.
+pub struct Kept {
+    pub receipt: Receipt,
+    pub image: Image,
+    pub log: Option<EventLog>,
+    pub network: Network,
+    /// The time since the lease was granted.
+    pub lease_age: Duration,
+    /// Fetch all of the image in the background.
+    pub localise: bool,
+}
+
+/// Does all chores until the machine is switched off.
+pub fn for_ever(kept: Kept) -> ! {
+    let Kept { receipt, image, log, network, lease_age, localise } = kept;
+    let network = Arc::new(network);
+    let now = Instant::now();
+    let leased = now.checked_sub(lease_age).unwrap_or(now);
+
+    let with = |chore: fn(&Network, Instant)| {
+        let network = Arc::clone(&network);
+        move || chore(&network, leased)
+    };
+    start("lease", with(|network, leased| renew::keep(network, leased)));
+    start("lease of IPv6", with(|network, leased| renew::keep6(network, leased)));
+    start("link", with(|network, _| guard::keep(network)));
+    start("resolver", with(|network, _| provide_resolv_conf(network)));
+    if localise {
+        let image = image.clone();
+        start("rest of the image", move || {
+            std::thread::sleep(LOCALISE_AFTER);
+            image.localise();
+        });
+    }
+    maintain_files(receipt, &image, log.as_ref(), &network)
+}
+
+fn start(chore: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(chore.into()).spawn(work) {
+        console::say_loud(&format!("cannot start the thread for the {chore}: {error}"));
+    }
+}
+
+/// Writes the target's initrd a `resolv.conf`: live-boot copies it into a root that has none.
+pub fn write_resolv_conf(network: &Network) {
     let path = Path::new(TARGET).join(RESOLV_CONF);
     let written = fs::create_dir_all(path.parent().unwrap_or(&path))
         .and_then(|()| fs::write(&path, network.leases.resolv_conf(network.link.index)));
@@ -46,27 +90,8 @@ pub fn tell_resolver(network: &Network) {
     }
 }
 
-/// Those that never sleep: the lease is renewed, the link stays as it is, and the target learns of
-/// the name servers where nobody else tells it.
-pub fn keep_network(network: &Arc<Network>, held: Duration) {
-    let now = Instant::now();
-    let held_since = now.checked_sub(held).unwrap_or(now);
-    let start = |name: &str, work: Box<dyn FnOnce(Arc<Network>) + Send>| {
-        let network = Arc::clone(network);
-        let thread = std::thread::Builder::new().name(name.into());
-        if let Err(error) = thread.spawn(move || work(network)) {
-            console::say_loud(&format!("nobody keeps the {name}: {error}"));
-        }
-    };
-    start("lease", Box::new(move |network| renew::keep(&network, held_since)));
-    start("lease of IPv6", Box::new(move |network| renew::keep6(&network, held_since)));
-    start("link", Box::new(|network| guard::keep(&network)));
-    start("resolver", Box::new(|network| keep_resolver(&network)));
-}
-
-/// A root that has no `resolv.conf`, or an empty one, and nobody who makes it, gets ours. This may
-/// wait for the disk like anybody else.
-fn keep_resolver(network: &Network) {
+/// Gives the target's root a `resolv.conf` where the target itself makes none, or leaves it empty.
+fn provide_resolv_conf(network: &Network) {
     let path = Path::new(TARGET).join(RESOLV_CONF);
     let start = Instant::now();
     while start.elapsed() < RESOLVER_FOR {
@@ -74,89 +99,92 @@ fn keep_resolver(network: &Network) {
             Ok(metadata) if metadata.is_file() => {
                 fs::read_to_string(&path).is_ok_and(|text| !text.contains("nameserver"))
             }
+            // A link belongs to a resolver of the target's.
             Ok(_) => false,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         if is_empty {
-            // Where it cannot be written, somebody wants it so.
+            // A root that cannot be written is meant to be so.
             let _ = fs::write(&path, network.leases.resolv_conf(network.link.index));
         }
-        std::thread::sleep(RECEIPT_EVERY);
+        std::thread::sleep(UPDATE_EVERY);
     }
 }
 
-pub fn localise(image: &Image) {
-    let image = image.clone();
-    let localiser = std::thread::Builder::new().name("localise".into());
-    let work = move || {
-        // The boot itself comes first.
-        std::thread::sleep(LOCALISE_AFTER);
-        image.localise();
-    };
-    if let Err(error) = localiser.spawn(work) {
-        console::say_loud(&format!("the image stays remote: {error}"));
-    }
-}
-
-/// Keep the receipt, the profile and the event log in the target's `/run/inetboot` up to date, and
-/// what tells its network managers to leave our link alone where they look for it, for ever. Other
-/// threads serve the image; this one may wait for the disk like anybody else.
-pub fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>, network: &Network) -> ! {
-    let (mut json, mut profile) = (Note::new("inetboot/receipt.json"), Note::new("inetboot/profile"));
-    let (mut events, mut readable) = (Note::new("inetboot/eventlog"), Note::new("inetboot/eventlog.txt"));
-    let mut dropins: Vec<(Note, String)> =
+/// Keeps the receipt, the profile and the event log in the target's `/run/inetboot`, and the drop-ins by
+/// which its network managers leave our link alone where they look for them.
+fn maintain_files(mut receipt: Receipt, image: &Image, log: Option<&EventLog>, network: &Network) -> ! {
+    let mut dropins: Vec<(RunFile, String)> =
         dropins::for_link(network.link.mac, network.link.index, &network.leases)
             .into_iter()
-            .map(|DropIn { path, text }| (Note::new(path), text))
+            .map(|DropIn { path, text }| (RunFile::new(path), text))
             .collect();
+    let mut logs: Vec<(RunFile, Vec<u8>)> = log
+        .map(|log| {
+            let (binary, text) = (log.encode().to_vec(), log.to_string().into_bytes());
+            [(RunFile::new("inetboot/eventlog"), binary), (RunFile::new("inetboot/eventlog.txt"), text)]
+        })
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut receipt_file = RunFile::new("inetboot/receipt.json");
+    let mut profile_file = RunFile::new("inetboot/profile");
+
     let start = Instant::now();
+    let mut updated: Option<Instant> = None;
     loop {
-        // They have to be there before the managers are, and some inits mount /run anew.
-        for (note, text) in &mut dropins {
-            note.keep(text.as_str());
+        for (file, text) in &mut dropins {
+            file.provide(text.as_bytes());
         }
-        update(&mut receipt, image);
-        json.keep(receipt.json());
-        if let Some(read) = image.profile() {
-            profile.keep(read.encode());
+        for (file, bytes) in &mut logs {
+            file.provide(bytes);
         }
-        if let Some(log) = &log {
-            events.keep(log.encode());
-            readable.keep(log.to_string());
+
+        // These change all the time, and making their text costs something.
+        if updated.is_none_or(|updated| updated.elapsed() >= UPDATE_EVERY) {
+            updated = Some(Instant::now());
+            update(&mut receipt, image);
+            receipt_file.provide(receipt.json().as_bytes());
+            if let Some(profile) = image.profile() {
+                profile_file.provide(profile.encode().as_bytes());
+            }
         }
-        std::thread::sleep(if start.elapsed() < SETTLING { SETTLING_EVERY } else { RECEIPT_EVERY });
+        std::thread::sleep(if start.elapsed() < COMING_UP { LOOK_EVERY } else { UPDATE_EVERY });
     }
 }
 
 /// A small file in the target's `/run`.
-struct Note {
+struct RunFile {
     path: &'static str,
     written: Vec<u8>,
 }
 
-impl Note {
+impl RunFile {
     fn new(path: &'static str) -> Self {
         Self { path, written: Vec::new() }
     }
 
-    fn keep(&mut self, contents: impl Into<Vec<u8>>) {
-        let contents = contents.into();
+    /// Writes `contents`, unless they are there already. Writing to anything but a tmpfs could wait for
+    /// the disk that we serve.
+    fn provide(&mut self, contents: &[u8]) {
         let run = Path::new(TARGET).join("run");
         let path = run.join(self.path);
         if (contents == self.written && path.exists()) || !is_tmpfs(&run) {
             return;
         }
+
         let new = path.with_extension("new");
         let dir = path.parent().unwrap_or(&run);
         let done = fs::create_dir_all(dir)
-            .and_then(|()| fs::write(&new, &contents))
+            .and_then(|()| fs::write(&new, contents))
             .and_then(|()| fs::rename(&new, &path));
         if done.is_ok() {
-            self.written = contents;
+            self.written = contents.to_vec();
         }
     }
 }
 
+/// Brings the second life's part of `receipt` up to date.
 pub fn update(receipt: &mut Receipt, image: &Image) {
     let traffic = image.traffic();
     receipt.second.bytes = traffic.bytes;
@@ -165,7 +193,6 @@ pub fn update(receipt: &mut Receipt, image: &Image) {
     receipt.mirrors = image.reports();
 }
 
-/// Writing anywhere else could wait for the disk that we serve.
 fn is_tmpfs(path: &Path) -> bool {
     statfs(path).is_ok_and(|StatFs { f_type, .. }| f_type == TMPFS)
 }

@@ -1,21 +1,23 @@
-//! Step 7, and what comes before it: nothing is used that was not measured first.
+//! The record of measurements. Whatever decides what runs passes through it before it is used.
 //!
-//! The [`Ledger`] takes everything that decides what runs, says what it is ([`evidence`]: the event
-//! table), extends the TPM by it ([`chip`]), writes it into the event log ([`eventlog`]), and only
-//! then gives it back as [`Measured`], which is what the steps of the boot ask for:
+//! The [`Ledger`] asks a value for its statements ([`Evidence`]), extends the TPM by them
+//! ([`chip`](crate::machine::chip)), writes them into the event log, and only then gives the value back as
+//! [`Measured`]. That type is what the steps of the boot ask for:
 //!
 //! ```
-//! use inetboot::kexec::{self, Payload};
-//! use inetboot::measure::Measured;
+//! use inetboot::kexec;
+//! use inetboot::machine::ledger::Measured;
+//! use inetboot::miniroot::payload::Payload;
 //! fn start(payload: Measured<Payload>) {
 //!     let _ = kexec::load(payload, &[]);
 //! }
 //! ```
 //!
-//! What was not measured does not compile:
+//! A value that was not measured does not compile:
 //!
 //! ```compile_fail
-//! use inetboot::kexec::{self, Payload};
+//! use inetboot::kexec;
+//! use inetboot::miniroot::payload::Payload;
 //! fn start(payload: Payload) {
 //!     let _ = kexec::load(payload, &[]);
 //! }
@@ -30,16 +32,21 @@ use crate::formats::statement::{BYTES, Statement, WORDS, What};
 use crate::formats::tpm_policy::TpmPolicy;
 use crate::machine::chip::{self, Chip, ChipError};
 use crate::machine::firmware;
-use crate::measure::{Evidence, of_ledger};
+use std::io;
 use std::ops::Deref;
-use std::{fs, io};
 
-/// Something that was measured before it is used. Only [`Ledger::measure`] makes it.
+/// The kernel shows the TPM here.
+pub const SYSFS: &str = "/sys/class/tpm/tpm0";
+
+/// The words for a boot that was not measured, on the screen and in the receipt.
+pub const NOT_MEASURED: &str = "not measured";
+
+/// A value that was measured before it is used. Only [`Ledger::measure`] makes it.
 #[derive(Debug)]
 pub struct Measured<T>(T);
 
 impl<T> Measured<T> {
-    /// The thing itself, to be used now.
+    /// The value itself, to be used now.
     pub fn into_inner(self) -> T {
         self.0
     }
@@ -53,13 +60,17 @@ impl<T> Deref for Measured<T> {
     }
 }
 
-/// Why something could not be measured.
+/// A value that can be measured. All implementations are in [`measure`](crate::measure).
+pub trait Evidence {
+    /// Everything to be said of it before it is used, in order.
+    fn statements(&self) -> Vec<Statement>;
+}
+
+/// The reason why a value could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// Its bytes cannot be read.
     #[error("cannot digest what is to be measured")]
     Digest(#[source] io::Error),
-    /// The TPM is of no use, and `inetboot.tpm=require`.
     #[error("inetboot.tpm=require, and {0}")]
     Required(String),
 }
@@ -82,125 +93,116 @@ impl From<MeasureError> for Failure {
     }
 }
 
-/// This program.
-#[derive(Debug)]
-pub struct Agent(Vec<u8>);
-
-impl Agent {
-    /// The program that is running.
-    pub fn running() -> Result<Self, MeasureError> {
-        fs::read("/proc/self/exe").map(Self).map_err(MeasureError::Digest)
-    }
-
-    /// The program in `bytes`.
-    pub fn of(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
-    /// All of it.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Where the kernel shows the TPM.
-pub const SYSFS: &str = "/sys/class/tpm/tpm0";
-
-/// What can be said about this boot's being measured, on the screen and in the receipt.
-pub const NOT_MEASURED: &str = "not measured";
-
 #[derive(Debug)]
 enum State {
     /// Into this TPM, into these banks.
     Measuring(Chip, Vec<Bank>),
-    /// Nowhere; why was said.
-    Not,
+    /// Not now: the TPM is missing, switched off for this attempt, or released. The log still accounts for
+    /// all that was extended, so a further attempt may continue it.
+    Idle,
+    /// An extend failed. It is not known whether the TPM took it, so no log can account for it any more.
+    Failed,
 }
 
-/// The record of measurements.
+/// The record of one boot, over all attempts at it.
 #[derive(Debug)]
 pub struct Ledger {
     policy: TpmPolicy,
     state: State,
-    log: EventLog,
-    /// What was said in this attempt at the boot or, behind `place`, in the one before.
+    /// `None` until a TPM was seen.
+    log: Option<EventLog>,
+    /// The statements of this attempt up to `place`, and behind it those of the attempt before.
     trail: Vec<Statement>,
     place: usize,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self {
-            policy: TpmPolicy::Off,
-            state: State::Not,
-            log: EventLog::classic(),
-            trail: Vec::new(),
-            place: 0,
-        }
+        Self { policy: TpmPolicy::Off, state: State::Idle, log: None, trail: Vec::new(), place: 0 }
     }
 }
 
 impl Ledger {
-    /// Begin a boot's record; or, where an attempt at it came before, go over it again: what that
-    /// one said already is not extended twice.
+    /// Begins a boot's record. A further attempt goes over it again: what an earlier attempt stated is not
+    /// extended twice.
     pub fn begin(&mut self, policy: TpmPolicy) -> Result<(), MeasureError> {
         self.begin_with(policy, open, firmware::log)
+    }
+
+    /// The same after the ledger was [released](Self::release) to a server, which left `log`.
+    pub fn begin_again(&mut self, policy: TpmPolicy, log: Option<EventLog>) -> Result<(), MeasureError> {
+        if log.is_some() {
+            self.log = log;
+        }
+        self.begin(policy)
     }
 
     fn begin_with(
         &mut self,
         policy: TpmPolicy,
         open: impl FnOnce() -> Result<(Chip, Vec<Bank>), ChipError>,
-        before: impl FnOnce() -> Option<EventLog>,
+        firmware_log: impl FnOnce() -> Option<EventLog>,
     ) -> Result<(), MeasureError> {
         self.place = 0;
         self.policy = policy;
-        if matches!(self.state, State::Measuring(..)) {
-            return Ok(());
+        match self.state {
+            _ if policy == TpmPolicy::Off => return self.rest(State::Idle, "inetboot.tpm=off".into()),
+            State::Failed => {
+                return self.rest(State::Failed, "the TPM failed in an earlier attempt".into());
+            }
+            State::Measuring(..) => return Ok(()),
+            State::Idle => {}
         }
-        if policy == TpmPolicy::Off {
-            return self.give_up("inetboot.tpm=off".into());
-        }
-        if !self.trail.is_empty() {
-            return self.give_up("the TPM failed in an earlier attempt".into());
-        }
+
         let (chip, banks) = match open() {
-            Err(error) => return self.give_up(chain(&error)),
+            Err(error) => return self.rest(State::Idle, chain(&error)),
             Ok(opened) => opened,
         };
-        self.log = before().unwrap_or_else(|| new_log(&chip, &banks));
-        console::say(&format!("  measuring into the {}", said_of(&chip, &banks)));
+        if self.log.is_none() {
+            self.log = Some(firmware_log().unwrap_or_else(|| new_log(&chip, &banks)));
+        }
+        console::say(&format!("  measuring into the {}", describe(&chip, &banks)));
         self.state = State::Measuring(chip, banks);
+
         match self.unaccounted() {
             Ok(None) => {}
             Ok(Some(what)) => {
                 console::say(&format!("  the event log begins too late: it does not account for {what}"));
             }
-            Err(error) => return self.give_up(chain(&error)),
+            Err(error) => return self.rest(State::Failed, chain(&error)),
         }
         Ok(())
     }
 
-    /// Go on with the record that the first life began, whose log is `log`; it has none where it
-    /// measured nothing.
+    /// Continues the record of the life before, whose log is `log`. That has none if it measured nothing.
     pub fn resume(policy: TpmPolicy, log: Option<EventLog>) -> Result<Self, MeasureError> {
         let Some(log) = log else {
             let mut ledger = Self { policy, ..Self::default() };
-            return ledger.give_up("nothing was measured before".into()).map(|()| ledger);
+            return ledger.rest(State::Idle, "nothing was measured before".into()).map(|()| ledger);
         };
-        let said: Vec<Statement> = log.events().iter().filter_map(Statement::of_event).collect();
-        let first_life =
-            said.iter().rposition(|statement| statement.what <= What::Target).map_or(0, |last| last + 1);
-        let trail = said.into_iter().skip(first_life).collect();
-        let mut ledger = Self { policy, log, trail, ..Self::default() };
+
+        // An earlier attempt of this life may have stated something already, behind the other life's.
+        let stated: Vec<Statement> = log.events().iter().filter_map(Statement::of_event).collect();
+        let of_the_life_before = |statement: &Statement| statement.what <= What::Target;
+        let first = stated.iter().rposition(of_the_life_before).map_or(0, |last| last + 1);
+        let trail = stated.into_iter().skip(first).collect();
+
+        let mut ledger = Self { policy, log: Some(log), trail, ..Self::default() };
         match open() {
-            Err(error) => ledger.give_up(chain(&error))?,
+            Err(error) => ledger.rest(State::Failed, chain(&error))?,
             Ok((chip, banks)) => ledger.state = State::Measuring(chip, banks),
         }
         Ok(ledger)
     }
 
-    /// Measure `thing`, before it is used.
+    /// Lets go of the TPM: some have room for one user at a time.
+    pub fn release(&mut self) {
+        if matches!(self.state, State::Measuring(..)) {
+            self.state = State::Idle;
+        }
+    }
+
+    /// Measures `thing`, before it is used.
     pub fn measure<T: Evidence>(&mut self, thing: T) -> Result<Measured<T>, MeasureError> {
         for statement in thing.statements() {
             if statement.row().pcr == BYTES {
@@ -212,7 +214,7 @@ impl Ledger {
     }
 
     fn state(&mut self, statement: Statement) -> Result<(), MeasureError> {
-        if matches!(self.state, State::Not) {
+        if !matches!(self.state, State::Measuring(..)) {
             return Ok(());
         }
         let is_known = self.trail.get(self.place) == Some(&statement);
@@ -226,17 +228,17 @@ impl Ledger {
     }
 
     fn extend(&mut self, statement: &Statement) -> Result<(), MeasureError> {
-        let State::Measuring(chip, banks) = &self.state else { return Ok(()) };
+        let (State::Measuring(chip, banks), Some(log)) = (&self.state, &mut self.log) else { return Ok(()) };
         if let Err(error) = chip.extend(statement.row().pcr, &statement.digests(banks)) {
-            return self.give_up(chain(&error));
+            return self.rest(State::Failed, chain(&error));
         }
-        self.log.push(statement.event(&self.log.banks()));
+        log.push(statement.event(&log.banks()));
         Ok(())
     }
 
-    /// Nothing is measured from here on: said, or the end of this boot.
-    fn give_up(&mut self, why: String) -> Result<(), MeasureError> {
-        self.state = State::Not;
+    /// Stops measuring: the end of this boot where a TPM is required, and a line on the screen elsewhere.
+    fn rest(&mut self, state: State, why: String) -> Result<(), MeasureError> {
+        self.state = state;
         if self.policy == TpmPolicy::Require {
             return Err(MeasureError::Required(why));
         }
@@ -244,23 +246,23 @@ impl Ledger {
         Ok(())
     }
 
-    /// Say, last of all, whether this log accounts for what the TPM's PCRs hold.
+    /// States, last of all, whether the log accounts for the values in the TPM's PCRs.
     pub fn close(&mut self) -> Result<(), MeasureError> {
         if !matches!(self.state, State::Measuring(..)) {
             return Ok(());
         }
         match self.unaccounted() {
-            Ok(what) => self.state(of_ledger(what.as_deref())),
-            Err(error) => self.give_up(chain(&error)),
+            Ok(what) => self.state(Statement::of_ledger(what.as_deref())),
+            Err(error) => self.rest(State::Failed, chain(&error)),
         }
     }
 
-    /// Which of our PCRs holds something else than the log says, if any.
+    /// The first of our PCRs whose value is not the one that the log replays to.
     fn unaccounted(&self) -> Result<Option<String>, ChipError> {
-        let State::Measuring(chip, banks) = &self.state else { return Ok(None) };
-        let logged = self.log.banks();
+        let (State::Measuring(chip, banks), Some(log)) = (&self.state, &self.log) else { return Ok(None) };
+        let logged = log.banks();
         for bank in banks.iter().filter(|bank| logged.contains(bank)) {
-            let replayed = self.log.replay(*bank);
+            let replayed = log.replay(*bank);
             for pcr in [WORDS, BYTES] {
                 let holds = chip.read(pcr, *bank)?;
                 if replayed.get(&pcr).cloned().unwrap_or_else(|| initial(*bank, pcr)) != holds {
@@ -271,22 +273,23 @@ impl Ledger {
         Ok(None)
     }
 
-    /// What can be said about this boot's being measured.
+    /// The words for this boot, on the screen and in the receipt.
     pub fn word(&self) -> String {
         match &self.state {
-            State::Measuring(chip, banks) => format!("measured into the {}", said_of(chip, banks)),
-            State::Not => NOT_MEASURED.into(),
+            State::Measuring(chip, banks) => format!("measured into the {}", describe(chip, banks)),
+            State::Idle | State::Failed => NOT_MEASURED.into(),
         }
     }
 
-    /// The event log; none where nothing was measured.
+    /// The event log; `None` while nothing is measured.
     pub fn log(&self) -> Option<&EventLog> {
-        matches!(self.state, State::Measuring(..)).then_some(&self.log)
+        self.log.as_ref().filter(|_| matches!(self.state, State::Measuring(..)))
     }
 
-    /// The event log, and the TPM is let go.
+    /// The event log, in exchange for the ledger and its hold on the TPM.
     pub fn into_log(self) -> Option<EventLog> {
-        matches!(self.state, State::Measuring(..)).then_some(self.log)
+        let is_measuring = matches!(self.state, State::Measuring(..));
+        self.log.filter(|_| is_measuring)
     }
 }
 
@@ -304,7 +307,7 @@ fn new_log(chip: &Chip, banks: &[Bank]) -> EventLog {
 }
 
 /// `TPM 2.0 (sha1, sha256)`
-fn said_of(chip: &Chip, banks: &[Bank]) -> String {
+fn describe(chip: &Chip, banks: &[Bank]) -> String {
     format!("{} ({})", chip.version().name(), names(banks))
 }
 
@@ -318,19 +321,20 @@ mod tests {
     /// Extends are counted, and from one on they fail.
     struct Fake {
         extends: Arc<Mutex<usize>>,
+        pcrs: Arc<Mutex<HashMap<u8, Vec<u8>>>>,
         good: usize,
     }
 
     impl Fake {
         fn new(good: usize) -> Self {
-            Self { extends: Arc::default(), good }
+            Self { extends: Arc::default(), pcrs: Arc::default(), good }
         }
 
         /// A TPM 1.2: its two commands need no codec here.
         fn open(&self) -> Result<(Chip, Vec<Bank>), ChipError> {
-            let (extends, good) = (Arc::clone(&self.extends), self.good);
-            let mut pcrs = HashMap::new();
+            let (extends, pcrs, good) = (Arc::clone(&self.extends), Arc::clone(&self.pcrs), self.good);
             let answer = move |command: &[u8]| {
+                let mut pcrs = pcrs.lock().unwrap();
                 let value = pcrs.entry(command[13]).or_insert_with(|| vec![0; 20]);
                 let mut result = 0;
                 if command[9] == 0x14 {
@@ -339,7 +343,7 @@ mod tests {
                     *value = Bank::Sha1.extend(value, &command[14..]);
                     result = u8::from(*extends > good);
                 }
-                Some([&[0, 0xc4, 0, 0, 0, 30, 0, 0, 0, result][..], value].concat())
+                Some([&[0, 0xc4, 0, 0, 0, 30, 0, 0, 0, result][..], value.as_slice()].concat())
             };
             Ok((chip::tests::fake(Version::V12, answer), vec![Bank::Sha1]))
         }
@@ -411,6 +415,46 @@ mod tests {
         Fake::new(9).begin(&mut ledger, TpmPolicy::Try).unwrap();
         ledger.measure(Words(&["a"])).unwrap();
         assert_eq!(said(&ledger), ["a"]);
+    }
+
+    /// B6: `inetboot.tpm=off` in a later attempt leaves the TPM alone, and a later `try` continues the log.
+    #[test]
+    fn off_in_a_later_attempt_is_obeyed() {
+        let (fake, mut ledger) = (Fake::new(99), Ledger::default());
+        fake.begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a"])).unwrap();
+        fake.begin(&mut ledger, TpmPolicy::Off).unwrap();
+        ledger.measure(Words(&["b"])).unwrap();
+        assert_eq!(*fake.extends.lock().unwrap(), 1);
+        assert_eq!((ledger.word().as_str(), ledger.log().is_none()), (NOT_MEASURED, true));
+
+        fake.begin(&mut ledger, TpmPolicy::Require).unwrap();
+        ledger.measure(Words(&["a", "c"])).unwrap();
+        ledger.close().unwrap();
+        assert_eq!(said(&ledger), ["a", "c", "accounts for PCR 8 and 9"]);
+    }
+
+    /// B7: after a server of the life without kexec measured into the same TPM and failed, the next attempt
+    /// continues the log that the server left.
+    #[test]
+    fn an_attempt_continues_the_servers_log() {
+        let (fake, mut ledger) = (Fake::new(99), Ledger::default());
+        fake.begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a", "b"])).unwrap();
+        let mut log = ledger.log().unwrap().clone();
+        ledger.release();
+
+        let (server, _) = fake.open().unwrap();
+        let serving = Statement::words(What::Serving, "x");
+        server.extend(WORDS, &serving.digests(&[Bank::Sha1])).unwrap();
+        log.push(serving.event(&log.banks()));
+        drop(server);
+
+        ledger.log = Some(log);
+        fake.begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a", "c"])).unwrap();
+        ledger.close().unwrap();
+        assert_eq!(said(&ledger), ["a", "b", "x", "c", "accounts for PCR 8 and 9"]);
     }
 
     #[test]

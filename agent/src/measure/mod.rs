@@ -1,77 +1,62 @@
-//! Step 7: what is measured.
+//! Step 7, and the measurements before it: the one page that says which value ends in which event.
+//!
+//! The values are in the order of the boot. Each becomes rows of the event table
+//! ([`TABLE`](crate::formats::statement::TABLE)), which names the PCR; the
+//! [ledger](crate::machine::ledger) extends it. Arguments and decisions go to PCR 8, bytes to PCR 9.
 
 use crate::config::Config;
+use crate::formats::cmdline;
 use crate::formats::handoff::Handoff;
 use crate::formats::index::Place;
 use crate::formats::recipe::Recipe;
-use crate::formats::statement::{BYTES, Statement, Sum, WORDS, What};
-use crate::machine::ledger::Agent;
+use crate::formats::statement::{Statement, Sum, What};
+use crate::machine::ledger::{Evidence, MeasureError};
 use crate::miniroot::payload::{Hypervisor, Payload};
 use crate::source::images::Images;
+use std::fs;
 
-/// Something about which there is something to say before it is used.
-pub trait Evidence {
-    /// All there is to say of it, in order.
-    fn statements(&self) -> Vec<Statement>;
-}
+/// This program, as it was loaded.
+#[derive(Debug)]
+pub struct Agent(Vec<u8>);
 
-impl Evidence for Config {
-    fn statements(&self) -> Vec<Statement> {
-        vec![Statement::words(What::Arguments, self.understood.join(" "))]
+impl Agent {
+    /// The program that is running.
+    pub fn running() -> Result<Self, MeasureError> {
+        fs::read("/proc/self/exe").map(Self).map_err(MeasureError::Digest)
+    }
+
+    /// The program in `bytes`.
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
-/// What is known of an image before it is read.
-pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
-    let version = match (&recipe.index, recipe.mirrors.first()) {
-        (Some((_, index)), _) => Statement::bytes(What::Index, "", Sum::of(index)),
-        (None, Some((_, Some(version)))) => Statement::words(What::Version, version.to_string()),
-        (None, _) => Statement::words(What::Version, format!("{} bytes", recipe.length)),
-    };
-    vec![Statement::words(What::Image, identity(recipe)), version]
-}
-
-/// The image that the second life is about to serve.
-pub fn of_serving(recipe: &Recipe) -> Statement {
-    Statement::words(What::Serving, identity(recipe))
-}
-
-/// Whether the log accounts for what our PCRs hold; or what it does not account for.
-pub fn of_ledger(unaccounted: Option<&str>) -> Statement {
-    let says = match unaccounted {
-        None => format!("accounts for PCR {WORDS} and {BYTES}"),
-        Some(what) => format!("does not account for {what}"),
-    };
-    Statement::words(What::Ledger, says)
-}
-
-/// Which image, and who vouches for it.
-fn identity(recipe: &Recipe) -> String {
-    let places = recipe.mirrors.iter().map(|(place, _)| match place {
-        Place::File(url) => url.clone(),
-        Place::Store { url, .. } => url.clone(),
-    });
-    format!("{}, {}", places.collect::<Vec<_>>().join(" "), recipe.trust)
-}
-
+/// `agent` 9
 impl Evidence for Agent {
     fn statements(&self) -> Vec<Statement> {
         vec![Statement::bytes(What::Agent, env!("CARGO_PKG_VERSION"), Sum::of(self.bytes()))]
     }
 }
 
+/// `arguments` 8
+impl Evidence for Config {
+    fn statements(&self) -> Vec<Statement> {
+        vec![Statement::words(What::Arguments, cmdline::line(&self.understood))]
+    }
+}
+
+/// `image` 8, `index` or `version` 9; each twice for a plain kernel and its initrd
 impl Evidence for Images {
     fn statements(&self) -> Vec<Statement> {
         self.iter().flat_map(|image| of_recipe(&image.recipe())).collect()
     }
 }
 
-impl Evidence for Handoff {
-    fn statements(&self) -> Vec<Statement> {
-        vec![of_serving(&self.recipe)]
-    }
-}
-
+/// `hypervisor` 9, `options` 8, `kernel`, `initrd` and `overlay` 9, `target` 8
 impl Evidence for Payload {
     fn statements(&self) -> Vec<Statement> {
         let mut statements = Vec::new();
@@ -85,14 +70,47 @@ impl Evidence for Payload {
     }
 }
 
+/// `serving` 8: the second life's, before it serves. `ledger` 8 follows when the record is
+/// [closed](crate::machine::ledger::Ledger::close).
+impl Evidence for Handoff {
+    fn statements(&self) -> Vec<Statement> {
+        vec![of_serving(&self.recipe)]
+    }
+}
+
+/// The statements about an image before any of it is read.
+pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
+    let version = match (&recipe.index, recipe.mirrors.first()) {
+        (Some((_, index)), _) => Statement::bytes(What::Index, "", Sum::of(index)),
+        (None, Some((_, Some(version)))) => Statement::words(What::Version, version.to_string()),
+        (None, _) => Statement::words(What::Version, format!("{} bytes", recipe.length)),
+    };
+    vec![Statement::words(What::Image, identity(recipe)), version]
+}
+
+/// The statement about the image that the second life serves.
+pub fn of_serving(recipe: &Recipe) -> Statement {
+    Statement::words(What::Serving, identity(recipe))
+}
+
+/// The image's addresses, and the trust in it.
+fn identity(recipe: &Recipe) -> String {
+    let places = recipe.mirrors.iter().map(|(place, _)| match place {
+        Place::File(url) => url.clone(),
+        Place::Store { url, .. } => url.clone(),
+    });
+    format!("{}, {}", places.collect::<Vec<_>>().join(" "), recipe.trust)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::formats::trust::Trust;
     use crate::formats::version::Version;
 
+    /// An image is measured by its index, or else by its version on the server.
     #[test]
-    fn an_image_is_known_by_its_index_or_by_what_the_server_says() {
+    fn images_by_index_or_version() {
         let version = Version { length: 5, etag: Some("\"e\"".into()), modified: None };
         let mut recipe = Recipe {
             length: 5,

@@ -1,5 +1,6 @@
 //! Step 4: the image as a file, a block device, a mounted CD; or just the files that were named.
 
+mod blame;
 pub mod fuse;
 pub(crate) mod root;
 
@@ -16,18 +17,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-/// Where the first life keeps its mounts.
+pub use crate::medium::blame::Blamed;
+
+/// The first life's mounts lie here.
 const RUN: &str = "/inetboot.d";
 
-/// The first sector of an ISO 9660 file system's descriptors (ECMA-119, 7.1), and its mark.
+/// The first sector of an ISO 9660 file system's descriptors, and its mark (ECMA-119, 7.1).
 const DESCRIPTOR: u64 = 16 * 2048;
 const MARK: &[u8] = b"CD001";
 
-/// What there is to boot from, as a directory. Everything is undone when it is dropped, in reverse
-/// order.
+/// The files to boot from. Mounts are undone when it is dropped, in reverse order.
 #[derive(Debug)]
 pub enum Medium {
-    /// A mounted CD.
     Cd(MountedCd),
     /// A kernel and its initrd.
     Files(Files),
@@ -48,61 +49,40 @@ pub struct Files {
     sources: Vec<Arc<dyn Source>>,
 }
 
-/// The files of a CD, as a directory.
-pub trait Cd {
-    /// The directory.
+/// The files of a medium, as a directory.
+pub trait Directory {
     fn dir(&self) -> &Path;
 
-    /// The files of the root file system at `path` of the CD, to take modules from.
+    /// The root file system in the image at `path` of the medium.
     fn root(&self, path: &Path) -> Result<Box<dyn Root>, MediumError>;
-
-    /// What the source says about an I/O error that the kernel reported for a file.
-    fn trouble(&self) -> String;
 }
 
-/// A file system whose files can be read.
+/// A root file system, to take modules from.
 pub trait Root {
     /// The contents of the file at `path`, which is relative to the root.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
-/// Why an image is no medium.
+/// The reason why an image is no medium.
 #[derive(Debug, thiserror::Error)]
 pub enum MediumError {
-    /// Its first bytes cannot be read.
     #[error("cannot read the image's first sectors")]
     Read(#[source] SourceError),
-    /// It is not an ISO.
     #[error("{image} is not an ISO 9660 image: {looks}")]
-    NotIso {
-        /// The image.
-        image: String,
-        /// What it looks like instead.
-        looks: &'static str,
-    },
-    /// It cannot be served as a file.
+    NotIso { image: String, looks: &'static str },
     #[error("cannot serve the image as a file over /dev/fuse")]
     Fuse(#[source] io::Error),
-    /// It cannot be made a block device.
     #[error("cannot make a block device of the image")]
     Loop(#[source] io::Error),
-    /// A compressed image in it cannot be read.
     #[error("cannot unpack {what}")]
     Unpack {
-        /// Which.
         what: String,
-        /// Why not.
         #[source]
         error: Box<SourceError>,
     },
-    /// It cannot be mounted.
-    #[error("cannot mount {what}{trouble}")]
+    #[error("cannot mount {what}")]
     Mount {
-        /// Which file system.
         what: String,
-        /// What the source says, where the kernel only says "Input/output error".
-        trouble: String,
-        /// What the kernel says.
         #[source]
         error: io::Error,
     },
@@ -125,12 +105,13 @@ impl Explain for MediumError {
     }
 }
 
-/// Mount what was opened, and measured as far as it can be before it is read.
-pub fn mount(images: &Measured<Images>) -> Result<Medium, MediumError> {
-    match images.initrd() {
+/// Mounts images that were opened, and measured as far as possible before their bytes are read.
+pub fn mount(images: &Measured<Images>) -> Result<Medium, Blamed<MediumError>> {
+    let mounted = match images.initrd() {
         None => mount_cd(images.first()).map(Medium::Cd),
         Some(initrd) => mount_files(images.first(), initrd).map(Medium::Files),
-    }
+    };
+    mounted.map_err(|error| Blamed::new(error, &images.first().source().trouble()))
 }
 
 fn mount_files(kernel: &Image, initrd: &Image) -> Result<Files, MediumError> {
@@ -158,11 +139,8 @@ fn mount_cd(image: &Image) -> Result<MountedCd, MediumError> {
     // Kernel and initrd are read from end to end here; this is what fills the line.
     device.set_read_ahead(4096);
     let dir = Path::new(RUN).join("cd");
-    let cd = Mounted::mount(device, "iso9660", &dir, None).map_err(|error| MediumError::Mount {
-        what: "the image's ISO 9660 file system".into(),
-        trouble: trouble(&**source),
-        error,
-    })?;
+    let cd = Mounted::mount(device, "iso9660", &dir, None)
+        .map_err(|error| MediumError::Mount { what: "the image's ISO 9660 file system".into(), error })?;
     Ok(MountedCd { cd, _file: file, source: Arc::clone(source) })
 }
 
@@ -175,7 +153,7 @@ pub fn attach(source: &Arc<dyn Source>, dir: &Path) -> Result<(FuseMount, LoopDe
     Ok((file, device))
 }
 
-impl Cd for Medium {
+impl Directory for Medium {
     fn dir(&self) -> &Path {
         match self {
             Self::Cd(cd) => cd.cd.dir(),
@@ -187,21 +165,22 @@ impl Cd for Medium {
         let what = format!("{} of the image", path.display());
         root::mount(&self.dir().join(path), Path::new(RUN)).map_err(|failed| match failed {
             root::Failed::Unpack(error) => MediumError::Unpack { what, error: Box::new(error) },
-            root::Failed::Kernel(error) => MediumError::Mount { what, trouble: self.trouble(), error },
+            root::Failed::Kernel(error) => MediumError::Mount { what, error },
         })
-    }
-
-    fn trouble(&self) -> String {
-        match self {
-            Self::Cd(cd) => trouble(&*cd.source),
-            Self::Files(files) => files.sources.iter().map(|source| trouble(&**source)).collect(),
-        }
     }
 }
 
-/// What `source` knows of an I/O error, to stand behind the kernel's words.
-pub fn trouble(source: &dyn Source) -> String {
-    source.trouble().map(|text| format!(" ({text})")).unwrap_or_default()
+impl Medium {
+    /// Adds the source's reason to an error of reading the medium's files.
+    pub fn blame<T, E: Explain>(&self, result: Result<T, E>) -> Result<T, Blamed<E>> {
+        result.map_err(|error| {
+            let sources = match self {
+                Self::Cd(cd) => std::slice::from_ref(&cd.source),
+                Self::Files(files) => &files.sources,
+            };
+            Blamed::new(error, &sources.iter().find_map(|source| source.trouble()))
+        })
+    }
 }
 
 /// Whether there is an ISO 9660 file system, asked before the kernel is: it only knows EINVAL.

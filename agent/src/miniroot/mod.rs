@@ -2,18 +2,17 @@
 //!
 //! ```text
 //! initrd of the medium | zeros to 4 bytes | overlay:  /inetboot                 this program
-//!                                                     /inetboot.d/ca.pem        whom it trusts
-//!                                                     /inetboot.d/index         what the image has to be
-//!                                                     /inetboot.d/profile       what to fetch ahead
-//!                                                     /inetboot.d/modules/*.ko  what the initrd lacks
-//!                                         | notes:    /inetboot.d/handoff       what it needs to know
-//!                                                     /inetboot.d/eventlog      what was measured
+//!                                                     /inetboot.d/ca.pem        the certificates it trusts
+//!                                                     /inetboot.d/index         the digests of the image
+//!                                                     /inetboot.d/profile       the order to fetch it in
+//!                                                     /inetboot.d/modules/*.ko  drivers that the initrd lacks
+//!                                         | notes:    /inetboot.d/handoff       this boot: lease, mirrors, times
+//!                                                     /inetboot.d/eventlog      the measurements
 //! ```
 //!
-//! and `/dev/console` and `/dev/null`, which not every initrd brings. The kernel unpacks one over
-//! the other. The overlay is measured, file by file; the notes are about this one boot: its lease,
-//! its times, its measurements. Both have names of their own at the top only: a directory entry
-//! `lib` would replace the symbolic link that merged-/usr initrds have there.
+//! The kernel unpacks one segment over the other. The overlay is measured file by file; the notes are
+//! about this one boot and are not. At the top both have names of their own only: a directory entry `lib`
+//! would replace the symbolic link that merged-/usr initrds have there.
 
 pub mod overlay;
 pub mod payload;
@@ -26,106 +25,71 @@ use crate::distro::Plan;
 use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
 use crate::formats::compression;
-use crate::formats::multiboot::WORDS_MAX;
 use crate::formats::statement::{Statement, Sum, What};
-use crate::kexec::CMDLINE_MAX;
 use crate::machine::memory::{self, Growing, Memory, Sealed};
-use crate::medium::{Cd, MediumError};
-use crate::miniroot::overlay::{AGENT, Luggage, align, append_overlay};
-use crate::miniroot::payload::{Hypervisor, Payload};
-use crate::miniroot::room::{DOM0, Sizes, check_room, check_target};
-pub use crate::miniroot::transplant::Part;
-use crate::miniroot::transplant::{Organ, Tree};
+use crate::medium::{Directory, MediumError};
+use crate::miniroot::overlay::{AGENT, Contents};
+use crate::miniroot::payload::{Hypervisor, Initrd, Payload};
+use crate::miniroot::room::{DOM0, Sizes};
+use crate::miniroot::transplant::{Module, Tree};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 
-/// Why there is no payload.
+pub use crate::miniroot::transplant::Part;
+
+/// The reason why there is no payload.
 #[derive(Debug, thiserror::Error)]
 pub enum MinirootError {
-    /// A file of the medium cannot be read.
-    #[error("cannot read {path} of the image{trouble}")]
+    #[error("cannot read {path} of the image")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the source knows of it.
-        trouble: String,
-        /// What the kernel says.
         #[source]
         error: io::Error,
     },
-    /// The kernel is none that can be started here.
     #[error("cannot start {path}")]
     Kernel {
-        /// The file.
         path: PathBuf,
-        /// Why not.
         #[source]
         error: NotBootable,
     },
-    /// The initrd is none that we can look into.
     #[error("cannot look into {names}")]
     Initrd {
-        /// The initrd's files.
         names: String,
-        /// Why not.
         #[source]
         error: io::Error,
     },
-    /// Too little memory.
     #[error("not enough memory for {what}: {} are needed, {who} has {}", size(*need), size(*have))]
     Memory {
-        /// For what.
         what: &'static str,
-        /// Who has it.
         who: &'static str,
-        /// How much that is.
+        /// In bytes, like `have`.
         need: u64,
-        /// How much there is.
         have: u64,
     },
-    /// The target cannot drive what it needs.
     #[error(
         "the target lacks a driver for the {part} ({modalias}): there is none in its initrd, \
          and none for kernel {release} in its root"
     )]
-    NoDriver {
-        /// What it is.
-        kind: &'static str,
-        /// Which one.
-        part: String,
-        /// What drivers match it by.
-        modalias: String,
-        /// The target's kernel.
-        release: String,
-    },
-    /// The target cannot have our block device.
+    NoDriver { kind: &'static str, part: String, modalias: String, release: String },
     #[error(
         "the target lacks the module {name}: it is neither in its initrd nor in its root for kernel {release}"
     )]
-    NoModule {
-        /// Which.
-        name: String,
-        /// The target's kernel.
-        release: String,
-    },
-    /// The target's root cannot be looked into.
+    NoModule { name: String, release: String },
     #[error("cannot look into the target's root file system")]
     Root(#[source] MediumError),
-    /// The overlay cannot be made.
     #[error("cannot make the overlay")]
     Overlay(#[source] io::Error),
-    /// Too many arguments.
     #[error("the target's command line has {length} bytes, and only {limit} are taken")]
-    Cmdline {
-        /// How long it is.
-        length: usize,
-        /// How long it may be.
-        limit: usize,
-    },
+    TooLong { length: usize, limit: usize },
+    #[error("the argument {word} in the target's menu opens a quote and does not close it")]
+    OpenQuote { word: String },
+    #[error("an argument in the target's menu contains a NUL byte")]
+    Nul,
 }
 
 impl Explain for MinirootError {
@@ -144,117 +108,166 @@ impl Explain for MinirootError {
             Self::NoModule { .. } => "Use an image whose kernel has FUSE and loop devices".into(),
             Self::Root(error) => error.hint(),
             Self::Overlay(_) => "Check the machine's memory".into(),
-            Self::Cmdline { .. } => "Shorten the kernel arguments".into(),
+            Self::TooLong { .. } => "Shorten the kernel arguments".into(),
+            Self::OpenQuote { .. } | Self::Nul => {
+                "Check the image's checksum, or correct the menu on it".into()
+            }
         }
     }
 }
 
-/// The payload for `plan`: its kernel, its initrd with our overlay, its command line; and the
-/// modules that the second life has to load so that the target drives `hardware`. Nothing is begun
-/// that does not fit into `memory`, where one is given.
+/// The outcome of [`rebuild`].
+pub struct Rebuilt {
+    pub payload: Payload,
+    /// Modules for the second life to load, in order: absolute paths in the target's initrd.
+    pub modules: Vec<String>,
+}
+
+/// Makes the payload for `plan`: its kernel, its initrd with our overlay, its command line. The target
+/// will drive `hardware`, or the boot stops here and says which driver is missing.
+///
+/// What does not fit into `memory` is refused before it is fetched. `inetbootctl predict` computes the
+/// payload of another machine and gives none.
 pub fn rebuild(
     plan: &Plan,
-    cd: &dyn Cd,
+    medium: &dyn Directory,
     hardware: &[Part],
-    luggage: &Luggage<'_>,
+    contents: &Contents<'_>,
     memory: Option<Memory>,
-) -> Result<(Payload, Vec<String>), MinirootError> {
-    let cmdline = cmdline(plan, if plan.hypervisor.is_some() { WORDS_MAX } else { CMDLINE_MAX })?;
-    let hypervisor = plan.hypervisor.as_ref().map(|program| hypervisor(program, cd)).transpose()?;
-    let sizes = Sizes::of(plan, cd)?;
+) -> Result<Rebuilt, MinirootError> {
+    let limit = if plan.hypervisor.is_some() { Limit::Xen } else { Limit::Kernel };
+    let cmdline = cmdline(plan, limit)?;
+    let hypervisor = plan.hypervisor.as_ref().map(|program| hypervisor(program, medium)).transpose()?;
+
+    let sizes = Sizes::of(plan, medium)?;
     if let Some(memory) = memory {
-        check_room(sizes, memory)?;
+        sizes.fit(memory)?;
     }
 
-    let start = start(&open(cd, &plan.kernel)?).map_err(|error| read_error(cd, &plan.kernel, error))?;
-    let header = header(&start, &plan.kernel)?;
+    // A kernel that cannot be started is refused by its first bytes.
+    let start =
+        kernel_start(&open(medium, &plan.kernel)?).map_err(|error| read_error(&plan.kernel, error))?;
+    let release = kernel_header(&start, &plan.kernel)?.release;
+
     let kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
     let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
-    let (mut parts, tree, unpacked) = copy_and_look(plan, cd, &kernel, &initrd, &header.release)?;
+    let Copied { mut parts, tree, unpacked } = copy_all(plan, medium, &kernel, &initrd, &release)?;
     if let Some(memory) = memory {
-        check_target(unpacked, sizes.initrd, plan, memory)?;
+        sizes.fit_unpacked(unpacked, plan, memory)?;
     }
 
     let mut modules = Vec::new();
     if plan.is_live {
-        let organs = transplant::choose(plan, cd, hardware, luggage.modules, &header.release, tree)?;
-        parts.extend(append_overlay(&mut initrd, luggage, &organs).map_err(MinirootError::Overlay)?);
-        modules.extend(organs.iter().map(Organ::path));
+        let chosen = transplant::choose(plan, medium, hardware, contents.modules, &release, tree)?;
+        parts.extend(overlay::append(&mut initrd, contents, &chosen).map_err(MinirootError::Overlay)?);
+        modules.extend(chosen.iter().map(Module::path));
     }
 
     let kernel = Sealed::new(kernel).map_err(MinirootError::Overlay)?;
-    Ok((Payload { hypervisor, kernel, initrd, parts, cmdline }, modules))
+    let payload = Payload { hypervisor, kernel, initrd: Initrd::new(initrd), parts, cmdline };
+    Ok(Rebuilt { payload, modules })
 }
 
-/// The hypervisor in the file of that path; packed or not, as Xen lies on media.
-fn hypervisor(program: &Program, cd: &dyn Cd) -> Result<Hypervisor, MinirootError> {
+/// Reads the hypervisor's file. On media it lies packed or not.
+fn hypervisor(program: &Program, medium: &dyn Directory) -> Result<Hypervisor, MinirootError> {
     let path = Path::new(&program.path);
-    let failed = |error| read_error(cd, path, error);
-    let file = fs::read(cd.dir().join(path)).map_err(failed)?;
+    let failed = |error| read_error(path, error);
+    let file = fs::read(medium.dir().join(path)).map_err(failed)?;
     let unpacked = compression::unpack(&file).map_err(failed)?;
     let words = program.words.join(" ");
-    check_cmdline(words.len(), WORDS_MAX)?;
+    Limit::Xen.check(words.len())?;
     Ok(Hypervisor { path: program.path.clone(), file, program: unpacked, words })
 }
 
-/// Fails for arguments of `length` where `limit` includes a NUL, and for Xen the word it drops.
-fn check_cmdline(length: usize, limit: usize) -> Result<(), MinirootError> {
-    let limit = limit - 1 - if limit == WORDS_MAX { "module ".len() } else { 0 };
-    if length > limit { Err(MinirootError::Cmdline { length, limit }) } else { Ok(()) }
+/// The reader of a command line.
+#[derive(Clone, Copy)]
+pub enum Limit {
+    Kernel,
+    /// Xen, which reads its own arguments and passes dom0 the others.
+    Xen,
 }
 
-/// The arguments that `plan` starts its kernel with, which takes `limit` bytes at most with a NUL.
-pub(crate) fn cmdline(plan: &Plan, limit: usize) -> Result<CString, MinirootError> {
-    // First, for the kernel forgets init's arguments that come before it, and reads nothing behind
-    // a bare `--`; and alone, for the last one wins.
-    let ours = format!("rdinit={AGENT}");
-    let ours = plan.is_live.then_some(ours.as_str());
-    let words = plan.words.iter().map(String::as_str);
-    let theirs = words.filter(|word| ours.is_none() || !word.starts_with("rdinit="));
-    let text = ours.into_iter().chain(theirs).collect::<Vec<_>>().join(" ");
-    check_cmdline(text.len(), limit)?;
-    // A menu file with a NUL in it is damaged; the kernel would stop there.
-    CString::new(text).map_err(|error| MinirootError::Overlay(io::Error::other(error)))
+impl Limit {
+    /// Bytes that the reader takes.
+    const fn bytes(self) -> usize {
+        match self {
+            Self::Kernel => bzimage::CMDLINE_MAX - 1,
+            // The terminating NUL, and the name of the module, which Xen drops.
+            Self::Xen => crate::formats::multiboot::WORDS_MAX - 1 - "module ".len(),
+        }
+    }
+
+    fn check(self, length: usize) -> Result<(), MinirootError> {
+        let limit = self.bytes();
+        if length > limit { Err(MinirootError::TooLong { length, limit }) } else { Ok(()) }
+    }
 }
 
-pub fn read_error(cd: &dyn Cd, path: &Path, error: io::Error) -> MinirootError {
-    MinirootError::Read { path: path.to_owned(), trouble: cd.trouble(), error }
+/// The command line that `plan` starts its kernel with.
+pub fn cmdline(plan: &Plan, limit: Limit) -> Result<CString, MinirootError> {
+    // The kernel would take all that follows an open quote for a part of its word.
+    if let Some(word) = plan.words.iter().find(|word| word.matches('"').count() % 2 == 1) {
+        return Err(MinirootError::OpenQuote { word: word.clone() });
+    }
+
+    // Ours comes first, since the kernel forgets init's arguments that come before it, and reads nothing
+    // behind a bare `--`. It comes alone, since the last one wins.
+    let ours = plan.is_live.then(|| format!("rdinit={AGENT}"));
+    let theirs = plan.words.iter().filter(|word| ours.is_none() || !word.starts_with("rdinit="));
+    let text = ours.iter().chain(theirs).map(String::as_str).collect::<Vec<_>>().join(" ");
+    limit.check(text.len())?;
+    CString::new(text).map_err(|_| MinirootError::Nul)
 }
 
-fn open(cd: &dyn Cd, path: &Path) -> Result<File, MinirootError> {
-    File::open(cd.dir().join(path)).map_err(|error| read_error(cd, path, error))
+fn read_error(path: &Path, error: io::Error) -> MinirootError {
+    MinirootError::Read { path: path.to_owned(), error }
 }
 
-/// Copy kernel and initrds from the CD, and look meanwhile for the modules of kernel `release` in the
-/// initrds, and how much they are unpacked.
-fn copy_and_look(
+fn open(medium: &dyn Directory, path: &Path) -> Result<File, MinirootError> {
+    File::open(medium.dir().join(path)).map_err(|error| read_error(path, error))
+}
+
+/// The outcome of [`copy_all`].
+struct Copied {
+    parts: Vec<Statement>,
+    /// The modules in the initrds.
+    tree: Tree,
+    /// The initrds' size unpacked, in bytes.
+    unpacked: u64,
+}
+
+/// Copies kernel and initrds from the medium. Another thread meanwhile looks in the initrds for the modules
+/// of kernel `release`, so that unpacking costs no time beside the network's.
+fn copy_all(
     plan: &Plan,
-    cd: &dyn Cd,
+    medium: &dyn Directory,
     kernel: &File,
     initrd: &File,
     release: &str,
-) -> Result<(Vec<Statement>, Tree, u64), MinirootError> {
+) -> Result<Copied, MinirootError> {
     thread::scope(|scope| {
         let (announcer, announced) = channel();
         let growing = Growing::new(initrd, announced);
         let looking = thread::Builder::new()
             .spawn_scoped(scope, || Tree::of_initrd(growing, release))
             .map_err(MinirootError::Overlay)?;
-        // Who looks may have seen enough.
+
+        // The reader may have stopped at damage, which is told below.
         let announce = || _ = announcer.send(());
         let mut initrds = Vec::new();
         for path in &plan.initrds {
-            initrds.push(copy(cd, path, What::Initrd, initrd, &announce)?);
-            align(initrd).map_err(MinirootError::Overlay)?;
+            initrds.push(copy(medium, path, What::Initrd, initrd, &announce)?);
+            overlay::align(initrd).map_err(MinirootError::Overlay)?;
         }
         drop(announcer);
-        let mut parts = vec![copy(cd, &plan.kernel, What::Kernel, kernel, &|| {})?];
+        let mut parts = vec![copy(medium, &plan.kernel, What::Kernel, kernel, &|| {})?];
         parts.append(&mut initrds);
+
         console::say(&format!("  looking into the initrd of kernel {release}"));
-        match looking.join().unwrap_or_else(|_| Err(io::Error::other("it cannot be unpacked"))) {
-            Ok((tree, unpacked)) => Ok((parts, tree, unpacked)),
-            // Only the kernel has to read what we add nothing to.
-            Err(_) if !plan.is_live => Ok((parts, Tree::default(), 0)),
+        match looking.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+            Ok((tree, unpacked)) => Ok(Copied { parts, tree, unpacked }),
+            // We add nothing to this initrd, so we need not be able to unpack it; the kernel does.
+            Err(_) if !plan.is_live => Ok(Copied { parts, tree: Tree::default(), unpacked: 0 }),
             Err(error) => {
                 let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
                 Err(MinirootError::Initrd { names: names.join(", "), error })
@@ -263,61 +276,58 @@ fn copy_and_look(
     })
 }
 
-/// Copy a file of the CD to the end of `sink`, and `announce` whatever is there: what was copied.
+/// Copies a file of the medium to the end of `sink`, and calls `announce` after each part.
 fn copy(
-    cd: &dyn Cd,
+    medium: &dyn Directory,
     path: &Path,
     what: What,
     mut sink: &File,
     announce: &dyn Fn(),
 ) -> Result<Statement, MinirootError> {
-    let failed = |error| read_error(cd, path, error);
-    let mut file = open(cd, path)?;
+    let failed = |error| read_error(path, error);
+    let mut file = open(medium, path)?;
     let mut progress = Progress::new(what.row().word, file.metadata().map_err(failed)?.len());
     let mut sum = Sum::default();
     let mut buffer = vec![0; 1 << 20];
+
     loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => break,
-            length => {
-                let bytes = &buffer[..length];
-                sink.write_all(bytes).map_err(MinirootError::Overlay)?;
-                announce();
-                sum.add(bytes);
-                progress.add(length as u64);
-            }
+        let length = file.read(&mut buffer).map_err(failed)?;
+        if length == 0 {
+            break;
         }
+        let bytes = &buffer[..length];
+        sink.write_all(bytes).map_err(MinirootError::Overlay)?;
+        announce();
+        sum.add(bytes);
+        progress.add(length as u64);
     }
     progress.finish();
     Ok(Statement::bytes(what, &path.display().to_string(), sum))
 }
 
-/// As much of a kernel as says what it is.
-pub(crate) fn start(kernel: &File) -> io::Result<Vec<u8>> {
+/// The first bytes of a kernel, which hold its header.
+pub fn kernel_start(kernel: &File) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     kernel.take(bzimage::HEADER as u64).read_to_end(&mut start)?;
     Ok(start)
 }
 
-/// What the kernel says of itself in its `start`; `path` is what it is called.
-pub(crate) fn header(start: &[u8], path: &Path) -> Result<Kernel, MinirootError> {
+/// The kernel's header in its `start`; `path` is for the error.
+pub fn kernel_header(start: &[u8], path: &Path) -> Result<Kernel, MinirootError> {
     Kernel::parse(start).map_err(|error| MinirootError::Kernel { path: path.to_owned(), error })
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::miniroot) mod tests {
     use super::*;
 
-    fn plan(hypervisor: Option<&str>) -> Plan {
-        let hypervisor = hypervisor.map(|words| Program {
-            path: "boot/xen.gz".into(),
-            words: words.split(' ').map(str::to_owned).collect(),
-        });
+    /// A plan that starts nothing.
+    pub fn plan() -> Plan {
         Plan {
             is_live: true,
             family: "debian",
             title: String::new(),
-            hypervisor,
+            hypervisor: None,
             kernel: PathBuf::new(),
             initrds: Vec::new(),
             words: Vec::new(),
@@ -327,26 +337,22 @@ mod tests {
         }
     }
 
+    /// The kernel and Xen take command lines of different lengths; one that is longer is refused.
     #[test]
-    fn who_has_too_little_memory_is_told() {
-        let machine = Memory { total: 2 << 30, available: 2 << 30 };
-        let refusal = |plan: &Plan, unpacked| {
-            check_target(unpacked, 40 << 20, plan, machine).map_err(|error| (error.to_string(), error.hint()))
-        };
-        assert_eq!(refusal(&plan(None), 200 << 20), Ok(()));
-        assert!(refusal(&plan(None), 2 << 30).unwrap_err().0.contains("this machine has"));
-        assert_eq!(refusal(&plan(Some("dom0_mem=1G")), 200 << 20), Ok(()));
-        let (said, hint) = refusal(&plan(Some("dom0_mem=256M")), 200 << 20).unwrap_err();
-        assert!(said.contains("dom0 has"), "{said}");
-        assert!(hint.contains("inetboot.xen=dom0_mem="), "{hint}");
+    fn long_command_lines_are_counted() {
+        let long = Plan { words: vec!["x".repeat(1020)], ..plan() };
+        assert!(cmdline(&long, Limit::Kernel).is_ok());
+        let error = cmdline(&long, Limit::Xen).unwrap_err().to_string();
+        assert!(error.contains("has 1037 bytes, and only 1016 are taken"), "{error}");
     }
 
+    /// An open quote in the medium's menu cannot swallow the words behind it.
     #[test]
-    fn arguments_that_are_too_many_are_counted() {
-        let words = vec!["x".repeat(1020)];
-        let long = Plan { words, ..plan(None) };
-        assert!(cmdline(&long, CMDLINE_MAX).is_ok());
-        let error = cmdline(&long, WORDS_MAX).unwrap_err().to_string();
-        assert!(error.contains("has 1037 bytes, and only 1016 are taken"), "{error}");
+    fn open_quotes_are_refused() {
+        let open = Plan { words: vec!["x=\"".into(), "inetboot.onfail=reboot".into()], ..plan() };
+        let error = cmdline(&open, Limit::Kernel).unwrap_err().to_string();
+        assert!(error.contains("x=\" in the target's menu opens a quote"), "{error}");
+        let closed = Plan { words: vec!["x=\"a b\"".into()], ..plan() };
+        assert_eq!(cmdline(&closed, Limit::Kernel).unwrap().as_c_str(), c"rdinit=/inetboot x=\"a b\"");
     }
 }

@@ -7,14 +7,14 @@ use crate::distro::Plan;
 use crate::formats::depmod::{FILES, IN_ROOTS, Index, name_of};
 use crate::formats::{compression, cpio};
 use crate::machine::drivers::Device;
-use crate::medium::{Cd, Root};
+use crate::medium::{Directory, Root};
 use crate::miniroot::MinirootError;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Where transplanted modules lie in the target's initrd.
-pub(super) const DIR: &str = "/inetboot.d/modules";
+pub(in crate::miniroot) const DIR: &str = "/inetboot.d/modules";
 
 /// What the block device in the target stands on.
 const OURS: [&str; 2] = ["fuse", "loop"];
@@ -24,34 +24,34 @@ const OF_EVERY_KERNEL: [&str; 3] = ["hub", "pcieport", "usb"];
 
 /// A module the second life will load.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Organ {
+pub enum Module {
     /// It is in the target's initrd, at this absolute path.
-    Native(String),
+    InInitrd(String),
     /// It was not: its name and contents.
-    Transplant(String, Vec<u8>),
+    FromRoot(String, Vec<u8>),
 }
 
-impl Organ {
+impl Module {
     /// Where the second life finds it.
-    pub(super) fn path(&self) -> String {
+    pub(in crate::miniroot) fn path(&self) -> String {
         match self {
-            Self::Native(path) => path.clone(),
-            Self::Transplant(name, _) => format!("{DIR}/{name}.ko"),
+            Self::InInitrd(path) => path.clone(),
+            Self::FromRoot(name, _) => format!("{DIR}/{name}.ko"),
         }
     }
 
     /// The contents, for the overlay.
-    pub(super) fn image(&self) -> Option<&[u8]> {
+    pub(in crate::miniroot) fn image(&self) -> Option<&[u8]> {
         match self {
-            Self::Native(_) => None,
-            Self::Transplant(_, image) => Some(image),
+            Self::InInitrd(_) => None,
+            Self::FromRoot(_, image) => Some(image),
         }
     }
 }
 
 /// A kernel's modules, somewhere.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub(in crate::miniroot) struct Tree {
     index: Index,
     /// The directory that paths of the index are relative to.
     dir: PathBuf,
@@ -61,7 +61,7 @@ pub(super) struct Tree {
 
 impl Tree {
     /// The modules for kernel `release` in an initrd, and the initrd's size unpacked.
-    pub(super) fn of_initrd(initrd: impl Read, release: &str) -> io::Result<(Self, u64)> {
+    pub(in crate::miniroot) fn of_initrd(initrd: impl Read, release: &str) -> io::Result<(Self, u64)> {
         let mut files: HashMap<String, Vec<u8>> = HashMap::new();
         let mut present = HashSet::new();
         let mut dir = PathBuf::new();
@@ -139,7 +139,7 @@ enum Need {
         /// The device.
         device: Device,
         /// Whether one can do without.
-        is_help: bool,
+        is_optional: bool,
     },
 }
 
@@ -159,7 +159,7 @@ pub struct Part {
     /// Its device first, then all that this hangs on.
     pub chain: Vec<Device>,
     /// Whether the target can do without.
-    pub is_help: bool,
+    pub is_optional: bool,
 }
 
 impl Part {
@@ -170,27 +170,27 @@ impl Part {
             device.driver.as_deref().is_some_and(|driver| !OF_EVERY_KERNEL.contains(&driver))
         };
         let buses = self.chain.iter().skip(1).rev().filter(is_driven);
-        let buses = buses.map(|device| (device, self.is_help || device.module.is_none()));
-        let first = self.chain.first().map(|device| (device, self.is_help));
-        buses.chain(first).map(|(device, is_help)| Need::Driver {
+        let buses = buses.map(|device| (device, self.is_optional || device.module.is_none()));
+        let first = self.chain.first().map(|device| (device, self.is_optional));
+        buses.chain(first).map(|(device, is_optional)| Need::Driver {
             kind: self.kind,
             part: format!("{} {}", self.kind, self.name).trim_end().to_owned(),
             device: device.clone(),
-            is_help,
+            is_optional,
         })
     }
 }
 
 /// Which modules to load, in order, so that the target has its block device, its medium and the
 /// card that brings it.
-pub(super) fn choose(
+pub(in crate::miniroot) fn choose(
     plan: &Plan,
-    cd: &dyn Cd,
+    medium: &dyn Directory,
     hardware: &[Part],
     further: &[&str],
     release: &str,
     initrd: Tree,
-) -> Result<Vec<Organ>, MinirootError> {
+) -> Result<Vec<Module>, MinirootError> {
     let modules = OURS.iter().chain(plan.modules).chain(further).map(|name| Need::Module((*name).to_owned()));
     let needs: Vec<Need> = modules.chain(hardware.iter().flat_map(Part::needs)).collect();
 
@@ -204,35 +204,35 @@ pub(super) fn choose(
         }
     }
     if missing.is_empty() {
-        return Ok(chosen.organs);
+        return Ok(chosen.modules);
     }
 
-    let is_help = missing.iter().all(|need| matches!(need, Need::Driver { is_help: true, .. }));
-    match chosen.transplant(&missing, plan, cd, release, &initrd) {
+    let is_optional = missing.iter().all(|need| matches!(need, Need::Driver { is_optional: true, .. }));
+    match chosen.transplant(&missing, plan, medium, release, &initrd) {
         Ok(still) => missing = still,
-        Err(error) if is_help => console::say(&format!("  {}", chain(&error))),
+        Err(error) if is_optional => console::say(&format!("  {}", chain(&error))),
         Err(error) => return Err(error),
     }
     for need in missing {
         let release = release.to_owned();
         match need {
             Need::Module(name) => return Err(MinirootError::NoModule { name, release }),
-            Need::Driver { kind, part, device: Device { modalias, .. }, is_help: false } => {
+            Need::Driver { kind, part, device: Device { modalias, .. }, is_optional: false } => {
                 return Err(MinirootError::NoDriver { kind, part, modalias, release });
             }
-            Need::Driver { part, device: Device { modalias, .. }, is_help: true, .. } => {
+            Need::Driver { part, device: Device { modalias, .. }, is_optional: true, .. } => {
                 console::say(&format!(
                     "  the target lacks a driver for the {part} ({modalias}) and goes without it"
                 ));
             }
         }
     }
-    Ok(chosen.organs)
+    Ok(chosen.modules)
 }
 
 #[derive(Default)]
 struct Chosen {
-    organs: Vec<Organ>,
+    modules: Vec<Module>,
     seen: HashSet<String>,
 }
 
@@ -242,7 +242,7 @@ impl Chosen {
         &mut self,
         missing: &[Need],
         plan: &Plan,
-        cd: &dyn Cd,
+        medium: &dyn Directory,
         release: &str,
         initrd: &Tree,
     ) -> Result<Vec<Need>, MinirootError> {
@@ -252,7 +252,7 @@ impl Chosen {
             if missing.is_empty() {
                 break;
             }
-            let root = cd.root(path).map_err(MinirootError::Root)?;
+            let root = medium.root(path).map_err(MinirootError::Root)?;
             let Some(tree) = Tree::of_root(&*root, release) else { continue };
             let mut still = Vec::new();
             for need in missing {
@@ -284,19 +284,18 @@ impl Chosen {
             if !self.seen.insert(module.clone()) {
                 continue;
             }
-            let organ = if initrd.has(&module) {
+            let module_file = if initrd.has(&module) {
                 let native = initrd.index.path(&module).unwrap_or(path);
-                Organ::Native(initrd.dir.join(native).to_string_lossy().into_owned())
+                Module::InInitrd(initrd.dir.join(native).to_string_lossy().into_owned())
             } else if let Some((_, root)) = root {
                 let file = tree.dir.join(path);
-                let failed =
-                    |error| MinirootError::Read { path: file.clone(), trouble: String::new(), error };
+                let failed = |error| MinirootError::Read { path: file.clone(), error };
                 let image = root.read(&file).and_then(|bytes| compression::unpack(&bytes)).map_err(failed)?;
-                Organ::Transplant(module, image)
+                Module::FromRoot(module, image)
             } else {
                 continue; // Listed by depmod but left out of the initrd: its maker knows it is not needed.
             };
-            self.organs.push(organ);
+            self.modules.push(module_file);
         }
         Ok(())
     }
@@ -314,9 +313,9 @@ mod tests {
             module: module.map(str::to_owned),
         };
         let needs = |chain: Vec<Device>| -> Vec<(String, bool)> {
-            let part = Part { kind: "network card", name: "usb0".into(), chain, is_help: false };
+            let part = Part { kind: "network card", name: "usb0".into(), chain, is_optional: false };
             let need = |need| match need {
-                Need::Driver { device, is_help, .. } => (device.modalias, is_help),
+                Need::Driver { device, is_optional, .. } => (device.modalias, is_optional),
                 Need::Module(name) => panic!("{name}"),
             };
             part.needs().map(need).collect()

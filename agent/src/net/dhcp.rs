@@ -3,6 +3,7 @@
 //! arrives to [`Conversation::receive`]. Messages are coded by `dhcproto`.
 
 use crate::formats::lease::{Grant, Lease, Route};
+use crate::formats::mac::Mac;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode, OptionCode};
 use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use std::net::Ipv4Addr;
@@ -19,7 +20,7 @@ const REQUESTS: usize = 3;
 /// One client's talk with whatever servers there are.
 #[derive(Debug)]
 pub struct Conversation {
-    mac: [u8; 6],
+    mac: Mac,
     xid: u32,
     state: State,
     started: Instant,
@@ -49,12 +50,12 @@ pub struct Heard {
 
 impl Conversation {
     /// A first lease is wanted for the card `mac`. `xid` should differ between cards and boots.
-    pub fn new(mac: [u8; 6], xid: u32, now: Instant) -> Self {
+    pub fn new(mac: Mac, xid: u32, now: Instant) -> Self {
         Self { mac, xid, state: State::Selecting, started: now, next: now, sent: 0, heard: Heard::default() }
     }
 
     /// More time is wanted for `address`, which this card holds.
-    pub fn renewal(mac: [u8; 6], xid: u32, address: Ipv4Addr, now: Instant) -> Self {
+    pub fn renewal(mac: Mac, xid: u32, address: Ipv4Addr, now: Instant) -> Self {
         Self { state: State::Renewing { address }, ..Self::new(mac, xid, now) }
     }
 
@@ -95,7 +96,7 @@ impl Conversation {
             .set_opcode(Opcode::BootRequest)
             .set_xid(self.xid)
             .set_secs(seconds.min(u16::MAX.into()) as u16)
-            .set_chaddr(&self.mac);
+            .set_chaddr(self.mac.bytes());
         let kind = match self.state {
             State::Selecting => MessageType::Discover,
             State::Requesting { .. } | State::Renewing { .. } => MessageType::Request,
@@ -116,7 +117,7 @@ impl Conversation {
         }
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(kind));
-        options.insert(DhcpOption::ClientIdentifier([&[1], self.mac.as_slice()].concat()));
+        options.insert(DhcpOption::ClientIdentifier([&[1], self.mac.bytes()].concat()));
         options.insert(DhcpOption::MaxMessageSize(1472));
         options.insert(DhcpOption::ParameterRequestList(vec![
             OptionCode::SubnetMask,
@@ -138,7 +139,7 @@ impl Conversation {
         let message = Message::decode(&mut Decoder::new(&sieve(bytes)?)).ok()?;
         let ours = message.opcode() == Opcode::BootReply
             && message.xid() == self.xid
-            && message.chaddr().starts_with(&self.mac);
+            && message.chaddr().starts_with(self.mac.bytes());
         if !ours {
             return None;
         }
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
     const US: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
@@ -409,7 +410,7 @@ mod tests {
         let now = Instant::now();
         let mut talk = Conversation::new(MAC, 7, now);
         let discover = talk.poll(now).unwrap();
-        let mut other = Conversation::new([2; 6], 7, now);
+        let mut other = Conversation::new(Mac([2; 6]), 7, now);
         let foreign = answer(&other.poll(now).unwrap(), MessageType::Offer, usual());
         assert!(talk.receive(&foreign, now).is_none());
         assert_eq!(talk.heard().offers, 0);

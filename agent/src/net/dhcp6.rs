@@ -5,6 +5,7 @@
 //! does, and stops process 1 on lengths that it does not expect.
 
 use crate::formats::lease::{Grant6, Lease6};
+use crate::formats::mac::Mac;
 use crate::net::dhcp::PAUSES;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ enum State {
 /// One client's talk with whatever servers there are.
 #[derive(Debug)]
 pub struct Conversation6 {
-    mac: [u8; 6],
+    mac: Mac,
     xid: [u8; 3],
     state: State,
     started: Instant,
@@ -72,7 +73,7 @@ pub struct Conversation6 {
 
 impl Conversation6 {
     /// `ask` is wanted for the card `mac`. `xid` should differ between cards and boots.
-    pub fn new(mac: [u8; 6], xid: u32, ask: Ask, now: Instant) -> Self {
+    pub fn new(mac: Mac, xid: u32, ask: Ask, now: Instant) -> Self {
         let state = match ask {
             Ask::Address => State::Soliciting,
             Ask::Information => State::Informing,
@@ -82,7 +83,7 @@ impl Conversation6 {
     }
 
     /// More time is wanted for `address`, of `server` or, where there is none, of any.
-    pub fn renewal(mac: [u8; 6], xid: u32, address: Ipv6Addr, server: Option<&[u8]>, now: Instant) -> Self {
+    pub fn renewal(mac: Mac, xid: u32, address: Ipv6Addr, server: Option<&[u8]>, now: Instant) -> Self {
         let state = State::Renewing { server: server.map(<[u8]>::to_vec), address };
         Self { state, ..Self::new(mac, xid, Ask::Address, now) }
     }
@@ -130,11 +131,11 @@ impl Conversation6 {
 
     /// By the card's address: type 3, Ethernet.
     fn client_id(&self) -> Vec<u8> {
-        [&[0, 3, 0, 1], self.mac.as_slice()].concat()
+        [&[0, 3, 0, 1], self.mac.bytes()].concat()
     }
 
     fn association(&self) -> [u8; 4] {
-        [self.mac[2], self.mac[3], self.mac[4], self.mac[5]]
+        self.mac.last_four()
     }
 
     /// `bytes` arrived on port 546. Gives the lease once a server has granted it; anything that
@@ -263,7 +264,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
     const US: &str = "fd00::77";
 
     fn talk(ask: Ask) -> (Conversation6, Instant) {

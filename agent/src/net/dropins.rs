@@ -11,8 +11,8 @@
 //! ifupdown is told by live-boot (`nodhcp`), cloud-init by a kernel argument (`distro::casper`).
 //! connman has no such place; what it does to the link is undone (`guard.rs`).
 
-use crate::config::mac_text;
 use crate::formats::lease::Leases;
+use crate::formats::mac::Mac;
 use std::fmt::Write as _;
 
 const COMMENT: &str = "# Written by InetBoot: the root file system comes by this network card.\n";
@@ -27,8 +27,7 @@ pub struct DropIn {
 }
 
 /// The drop-ins for the link `index` with the card `mac`, and VLANs on that, with `leases`.
-pub fn for_link(mac: [u8; 6], index: u32, leases: &Leases) -> Vec<DropIn> {
-    let mac = mac_text(mac);
+pub fn for_link(mac: Mac, index: u32, leases: &Leases) -> Vec<DropIn> {
     let servers = leases.nameservers(index);
     let search = leases.search();
 
@@ -76,7 +75,7 @@ mod tests {
             ..Lease6::default()
         };
         let leases = Leases { v4: None, v6: Some(v6), nameservers: vec![[9, 9, 9, 9].into()] };
-        let dropins = for_link([0x52, 0x54, 0, 0, 0, 1], 2, &leases);
+        let dropins = for_link(Mac([0x52, 0x54, 0, 0, 0, 1]), 2, &leases);
         let text = |start: &str| &dropins.iter().find(|dropin| dropin.path.starts_with(start)).unwrap().text;
         assert!(text("NetworkManager").contains("match-device=mac:52:54:00:00:00:01\nmanaged=0"));
         assert!(text("NetworkManager").contains("servers=9.9.9.9,fd00::53"));
@@ -84,7 +83,7 @@ mod tests {
         assert!(text("systemd/network").contains("KeepConfiguration=yes"));
         assert!(text("systemd/resolved").contains("DNS=9.9.9.9 fd00::53\nDomains=example.org"));
 
-        let bare = for_link([0; 6], 2, &Leases::default());
+        let bare = for_link(Mac([0; 6]), 2, &Leases::default());
         assert!(bare.iter().all(|dropin| !dropin.text.contains("DNS=") && !dropin.text.contains("servers=")));
     }
 }

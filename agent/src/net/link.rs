@@ -2,8 +2,9 @@
 //! rtnetlink(7).
 
 use crate::base::console;
-use crate::config::{LinkName, mac_text, parse_mac};
+use crate::config::LinkName;
 use crate::formats::lease::{Leases, Route};
+use crate::formats::mac::Mac;
 use crate::machine::drivers;
 use crate::net::rtnetlink::{Request, verdict};
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -34,14 +35,14 @@ pub struct Link {
     /// Its interface index.
     pub index: u32,
     /// Its hardware address: what identifies it in both lives.
-    pub mac: [u8; 6],
+    pub mac: Mac,
     /// The card that a VLAN is on, by name, and the VLAN's number.
     pub vlan: Option<(String, u16)>,
 }
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, mac_text(self.mac))
+        write!(f, "{} ({})", self.name, self.mac)
     }
 }
 
@@ -66,7 +67,7 @@ impl Link {
         Some(Self {
             name: dir.file_name()?.to_str()?.to_owned(),
             index: attribute("ifindex")?.parse().ok()?,
-            mac: parse_mac(&attribute("address")?, ':')?,
+            mac: Mac::parse(&attribute("address")?, ':')?,
             vlan: None,
         })
     }

@@ -21,6 +21,7 @@ use crate::base::console;
 use crate::base::failure::Explain;
 use crate::config::{Fixed, LinkName, Method, NetConfig};
 use crate::formats::lease::{Lease, Lease6, Leases, Route};
+use crate::formats::mac::Mac;
 use crate::machine::clock;
 use crate::net::cards::{Cards, first_with_carrier, wait_for_links};
 use crate::net::link::Link;
@@ -142,7 +143,7 @@ fn by_hand(fixed: &Fixed) -> Leases {
 }
 
 /// The network of the first life again, in the second: same card, same VLAN, same lease.
-pub fn again(mac: [u8; 6], vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
+pub fn again(mac: Mac, vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
     let config = NetConfig { only: Some(LinkName::Mac(mac)), vlan, ..NetConfig::default() };
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(&config);

@@ -107,7 +107,7 @@ impl Runner {
 
 /// Differs between cards and between boots; a clash only costs a retry.
 pub fn xid(link: &Link) -> u32 {
-    let mac = u32::from_be_bytes([link.mac[2], link.mac[3], link.mac[4], link.mac[5]]);
+    let mac = u32::from_be_bytes(link.mac.last_four());
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     mac ^ time.subsec_nanos() ^ (time.as_secs() as u32).rotate_left(16)
 }

@@ -1,16 +1,15 @@
-//! Step 1, where the arguments do not say what to boot: a menu, made of the catalogue in our
-//! initramfs or of the one at `inetboot.menu=`. What is chosen becomes kernel arguments, and is
-//! measured as those are.
+//! Step 1, where the arguments do not say what to boot: a menu of the catalogue at `inetboot.menu=`, or of
+//! the one in our initramfs. The choice becomes kernel arguments, and is measured as those are.
 
 use crate::base::console;
 use crate::base::failure::Explain;
-use crate::config::arguments::{Asked, ConfigError, Question};
-use crate::config::{Config, OnFailure};
+use crate::config::{ConfigError, OnFailure, Question};
 use crate::formats::catalogue::{Catalogue, CatalogueError};
+use crate::formats::cmdline::{self, Word};
 use crate::formats::url::Url;
 use crate::machine::drivers;
 use crate::net::{self, NetError};
-use crate::person::menu::{Item, Menu};
+use crate::person::menu::{self, Item, Menu};
 use crate::person::screen::Screen;
 use crate::person::shell;
 use crate::source;
@@ -21,40 +20,33 @@ use std::time::Duration;
 /// The catalogue in our initramfs.
 const BUILT_IN: &str = "/catalogue.toml";
 
-/// What the menu says first, and what it says for what is not in the catalogue.
 const HEADING: &str = concat!("InetBoot ", env!("CARGO_PKG_VERSION"), ": what shall be booted?");
+
+/// The item for an image that is not in the catalogue.
 const OTHER: &str = "Another address";
 
-/// No catalogue is larger.
+/// Larger catalogues are refused, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// How long its server may be silent.
+/// The longest silence of the catalogue's server.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Why nothing was chosen.
+/// The reason why nothing was chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum ChooseError {
-    /// The arguments are not valid, or nobody can be asked.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The catalogue is on the network, and that is not there.
     #[error("cannot fetch the menu {url}")]
     Network {
-        /// Where it is.
         url: String,
-        /// Why not.
         #[source]
         error: NetError,
     },
-    /// The catalogue cannot be fetched.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// It makes no sense.
     #[error("the menu {from} is not understood")]
     Catalogue {
-        /// Where it is.
         from: String,
-        /// Why not.
         #[source]
         error: CatalogueError,
     },
@@ -75,27 +67,29 @@ impl Explain for ChooseError {
             Self::Config(error) => error.may_heal(),
             Self::Network { error, .. } => error.may_heal(),
             Self::Source(error) => error.may_heal(),
-            // Whoever corrects it on the server does not come here for that.
+            // It may be corrected on its server meanwhile.
             Self::Catalogue { .. } => true,
         }
     }
 }
 
-/// What to boot: what the `arguments` say, or what somebody chooses, which they say afterwards.
-pub fn boot(arguments: &mut String) -> Result<Config, ChooseError> {
-    let question = match Asked::parse(arguments)? {
-        Asked::Boot(config) => return Ok(*config),
-        Asked::Menu(question) => question,
-    };
-    let Some(catalogue) = catalogue(&question)? else { return Err(ConfigError::NoNetdir.into()) };
-    let (title, words) = ask(&catalogue).ok_or(ConfigError::NoNetdir)?;
-    console::say(&format!("  {title}: {words}"));
-    // The last word wins: what the boot loader demanded stays demanded, whoever wrote the catalogue.
-    *arguments = format!("{words} {}", question.others);
-    Ok(Config::parse(arguments)?)
+/// Lets the person at the console choose from the catalogue that `question` names. Gives the chosen
+/// words, with the other arguments behind them.
+pub fn choose(question: &Question) -> Result<Vec<Word>, ChooseError> {
+    let catalogue = catalogue(question)?.ok_or(ConfigError::NoNetdir)?;
+    let Chosen { title, mut words } = ask(&catalogue).ok_or(ConfigError::NoNetdir)?;
+    console::say(&format!("  {title}: {}", cmdline::line(&words)));
+    if let Some(open) = words.iter().find(|word| word.has_open_quote()) {
+        return Err(ConfigError::OpenQuote { word: open.raw.clone() }.into());
+    }
+
+    // The last word with a name wins: a demand of the boot loader holds whatever the catalogue says. They
+    // are joined as words, since in a text an open quote would swallow what follows.
+    words.extend(question.others.iter().cloned());
+    Ok(words)
 }
 
-/// The one to choose from, if there is one.
+/// The catalogue to choose from; `None` where no menu is wanted.
 fn catalogue(question: &Question) -> Result<Option<Catalogue>, ChooseError> {
     let (from, text) = match &question.menu {
         Some(url) => (url.to_string(), fetch(url, question)?),
@@ -109,6 +103,8 @@ fn catalogue(question: &Question) -> Result<Option<Catalogue>, ChooseError> {
     decoded.map(Some).map_err(|error| ChooseError::Catalogue { from, error })
 }
 
+/// A catalogue on a server needs the network before its step. Step 2 releases these addresses, and asks
+/// again as the choice demands.
 fn fetch(url: &Url, question: &Question) -> Result<String, ChooseError> {
     drivers::load_drivers();
     net::up(&question.net).map_err(|error| ChooseError::Network { url: url.to_string(), error })?;
@@ -116,35 +112,43 @@ fn fetch(url: &Url, question: &Question) -> Result<String, ChooseError> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What somebody chooses: what it is called, and the words that say it; the first where nobody can, and
-/// the catalogue says how long to wait for it.
-fn ask(catalogue: &Catalogue) -> Option<(String, String)> {
+/// An entry that was chosen.
+struct Chosen {
+    title: String,
+    words: Vec<Word>,
+}
+
+/// Shows the menu until an entry is chosen. Without a console to ask on, the first entry is taken after
+/// the catalogue's timeout; `None` if it has none.
+fn ask(catalogue: &Catalogue) -> Option<Chosen> {
     let entries = &catalogue.entries;
     let mut items: Vec<Item> =
         entries.iter().map(|entry| Item::with_text(&entry.title, entry.to_string())).collect();
     items.push(Item::to_type(OTHER, "netdir=http://"));
     let ways = shell::all();
     items.extend(ways.iter().map(|way| Item::new(way.label())));
+
     let mut menu = Menu::new(HEADING, items, catalogue.timeout);
     loop {
         let chosen = match Screen::open() {
             Some(mut screen) => screen.ask(&mut menu),
-            None => {
-                let timeout = catalogue.timeout?;
-                console::say(&format!(
-                    "  there is no console to ask on: the first in {} s",
-                    timeout.as_secs()
-                ));
-                std::thread::sleep(timeout);
-                menu.tick(timeout)?
-            }
+            None => without_console(&mut menu, catalogue.timeout?)?,
         };
-        if let Some(words) = chosen.text {
+        if let Some(line) = chosen.text {
             let title = entries.get(chosen.item).map_or(OTHER, |entry| &entry.title);
-            return Some((title.to_owned(), words));
+            return Some(Chosen { title: title.to_owned(), words: cmdline::words(&line) });
         }
         if let Some(way) = chosen.item.checked_sub(entries.len() + 1).and_then(|number| ways.get(number)) {
             way.go();
         }
     }
+}
+
+fn without_console(menu: &mut Menu, timeout: Duration) -> Option<menu::Chosen> {
+    console::say(&format!(
+        "  there is no console to ask on: booting the first entry in {} s",
+        timeout.as_secs()
+    ));
+    std::thread::sleep(timeout);
+    menu.tick(timeout)
 }
