@@ -31,7 +31,10 @@ fn arguments_page() {
     if std::env::var_os("UPDATE_PAGES").is_some() {
         fs::write(&path, wanted).unwrap();
     } else {
-        assert!(page == wanted, "docs/arguments.md is not the table: run UPDATE_PAGES=1 cargo test --test pages");
+        assert!(
+            page == wanted,
+            "docs/arguments.md is not the table: run UPDATE_PAGES=1 cargo test --test pages"
+        );
     }
 }
 

@@ -60,14 +60,14 @@ pub const TARGETS: [(&str, Target); 26] = [
     }),
     ("dhcp", |data| {
         let now = Instant::now();
-        let mut talk = Conversation::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], 7, now);
+        let mut talk = Conversation::new(Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), 7, now);
         let _ = talk.poll(now);
         let _ = talk.receive(data, now);
     }),
     ("dhcp6", |data| {
         let now = Instant::now();
         for ask in [Ask::Address, Ask::Information] {
-            let mut talk = Conversation6::new([0x52, 0x54, 0, 0x12, 0x34, 0x56], 7, ask, now);
+            let mut talk = Conversation6::new(Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]), 7, ask, now);
             let _ = talk.poll(now);
             let _ = talk.receive(data, now);
             let _ = talk.poll(now);

@@ -22,7 +22,11 @@ impl Mac {
     pub fn parse(text: &str, separator: char) -> Option<Self> {
         let bytes: Vec<u8> = text
             .split(separator)
-            .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
+            .map(|byte| {
+                // from_str_radix takes a sign, too.
+                let is_hex = byte.len() == 2 && byte.chars().all(|digit| digit.is_ascii_hexdigit());
+                u8::from_str_radix(byte, 16).ok().filter(|_| is_hex)
+            })
             .collect::<Option<_>>()?;
         bytes.try_into().ok().map(Self)
     }

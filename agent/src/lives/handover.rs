@@ -92,7 +92,7 @@ pub fn read_log() -> Result<Option<EventLog>, HandoverError> {
 
 /// Writes `log`, so that a further attempt continues it.
 pub fn write_log(log: &EventLog) -> Result<(), HandoverError> {
-    write(handoff::EVENTLOG_PATH, &log.encode())
+    write(handoff::EVENTLOG_PATH, log.encode())
 }
 
 /// Writes `told` with its index and profile, and `log`.

@@ -60,8 +60,8 @@ pub fn for_ever(kept: Kept) -> ! {
         let network = Arc::clone(&network);
         move || chore(&network, leased)
     };
-    start("lease", with(|network, leased| renew::keep(network, leased)));
-    start("lease of IPv6", with(|network, leased| renew::keep6(network, leased)));
+    start("lease", with(renew::keep));
+    start("lease of IPv6", with(renew::keep6));
     start("link", with(|network, _| guard::keep(network)));
     start("resolver", with(|network, _| provide_resolv_conf(network)));
     if localise {

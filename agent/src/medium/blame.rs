@@ -8,7 +8,7 @@ use std::{fmt, io};
 /// An error of a step that read the medium's files, with the source's reason.
 #[derive(Debug)]
 pub struct Blamed<E> {
-    error: E,
+    error: Box<E>,
     reason: Option<String>,
 }
 
@@ -17,7 +17,7 @@ impl<E: Explain> Blamed<E> {
     /// ago is not to blame for a file that is missing.
     pub fn new(error: E, reason: &Option<String>) -> Self {
         let reason = reason.clone().filter(|_| is_eio(&error));
-        Self { error, reason }
+        Self { error: Box::new(error), reason }
     }
 }
 
@@ -35,7 +35,7 @@ fn is_eio(error: &(dyn Error + 'static)) -> bool {
 
 impl<E: Explain> fmt::Display for Blamed<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&chain(&self.error))?;
+        f.write_str(&chain(&*self.error))?;
         self.reason.iter().try_for_each(|reason| write!(f, " ({reason})"))
     }
 }
