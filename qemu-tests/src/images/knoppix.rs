@@ -5,5 +5,5 @@ use std::path::PathBuf;
 
 /// The ISO, whose root is in cloop images.
 pub fn knoppix() -> PathBuf {
-    family("knoppix", "cd")
+    family("knoppix", "")
 }
