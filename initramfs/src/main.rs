@@ -7,14 +7,15 @@ mod tree;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use inetboot::desk::files;
 use inetboot::formats::cpio::Archive;
+use inetboot::formats::pieces::hex;
 use list::{Item, Kind};
 use lzma_rust2::filter::FilterType;
 use lzma_rust2::{CheckType, XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
-use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// zstd's level: the kernel unpacks all of them at the same speed.
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let inputs: Vec<&Path> = arguments.agent.iter().map(PathBuf::as_path).collect();
+    files::ensure_no_input(&arguments.out, &inputs)?;
+    files::ensure_replaceable(&arguments.out, files::INITRAMFS)?;
+
     let mut items = match &arguments.agent {
         Some(agent) => list::parse(include_str!("../initramfs.list"), agent)?,
         None => Vec::new(),
@@ -69,7 +74,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let archive = pack(&items)?;
     let packed = compressed(&archive, arguments.modules.is_some())?;
-    fs::write(&arguments.out, &packed).with_context(|| format!("writing {}", arguments.out.display()))?;
+    files::write(&arguments.out, files::INITRAMFS, &packed)?;
     table(&items, archive.len(), &packed, arguments.modules.is_some())
 }
 
@@ -125,8 +130,4 @@ fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyho
     println!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len());
     println!("sha256 {}", hex(&Sha256::digest(packed)));
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use inetboot::base::console;
 use inetboot::config::{Access, Wanted, WantedDisk, WantedProfile};
 use inetboot::desk::log::{self, Verdict};
-use inetboot::desk::{cache, catalogue, cloop, image, mount, overlay, pcrs, predict, sort};
+use inetboot::desk::{cache, catalogue, cloop, files, image, mount, overlay, pcrs, predict, sort};
 use inetboot::formats::trust::{Demand, Key, Pin};
 use inetboot::formats::url::Url;
 use std::fs;
@@ -309,8 +309,7 @@ fn run_menus(verb: Menus) -> anyhow::Result<()> {
         Menus::Ipxe { menu: Menu { catalogue: path, arguments, shell }, out } => {
             fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
             for (name, script) in catalogue::ipxe(&catalogue::read(&path)?, &arguments, shell) {
-                let path = out.join(name);
-                fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+                files::write(&out.join(name), files::IPXE_SCRIPT, script.as_bytes())?;
             }
         }
     }
@@ -361,9 +360,14 @@ fn run_log(verb: Log) -> anyhow::Result<ExitCode> {
 
 fn run_predict(verb: Predict) -> anyhow::Result<()> {
     let Predict { initramfs, arguments, after, devices, out } = verb;
+    if let Some(out) = &out {
+        let inputs: Vec<&Path> = after.as_deref().into_iter().chain([&*initramfs]).collect();
+        files::ensure_no_input(out, &inputs)?;
+        files::ensure_replaceable(out, files::EVENT_LOG)?;
+    }
     let predicted = predict::predict(&predict::Inputs { initramfs, arguments, after, devices })?;
     if let Some(out) = out {
-        fs::write(&out, predicted.encode()).with_context(|| format!("writing {}", out.display()))?;
+        files::write(&out, files::EVENT_LOG, predicted.encode())?;
     }
     print!("{}", pcrs::encode(&log::replay(&predicted)));
     Ok(())

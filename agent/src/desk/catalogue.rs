@@ -35,12 +35,16 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
             entry.name,
             RESERVED.join(", ")
         );
-        let means = |part: &str| IPXE_MEANS.iter().find(|mark| part.contains(**mark));
-        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| means(part)) {
+        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| ipxe_mark(part)) {
             bail!("{name}: entry {}: iPXE would take \"{mark}\" for its own: leave it out", entry.name);
         }
     }
     Ok(catalogue)
+}
+
+/// The first mark in `text` that iPXE, which has no quotes, would interpret.
+pub(super) fn ipxe_mark(text: &str) -> Option<&'static str> {
+    IPXE_MEANS.into_iter().find(|mark| text.contains(mark))
 }
 
 /// A menu for GRUB. Kernel and initramfs are in `$inetboot`, as is a second initrd with the shell where
@@ -112,7 +116,7 @@ fn grub_word(word: &cmdline::Word) -> String {
     }
 }
 
-fn grub_quoted(text: &str) -> String {
+pub(super) fn grub_quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
     match text.chars().all(is_plain) {
         true => text.to_owned(),

@@ -2,6 +2,7 @@
 //! in `docs/formats.md`.
 
 use crate::base::console::size;
+use crate::desk::files;
 use crate::formats::index::{self, Form, Index, Place, ours};
 use crate::formats::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
 use crate::formats::trust::{Pin, signature_url};
@@ -29,6 +30,9 @@ const BY_CONTENT: (usize, usize, usize) = (64 << 10, 128 << 10, 256 << 10);
 
 /// Bytes of a block in the classic form.
 const CLASSIC: u64 = 256 << 10;
+
+/// The suffix of a public key's file.
+const PUBLIC: &str = "pub";
 
 /// What to make of an image.
 #[derive(Clone, Debug)]
@@ -116,6 +120,8 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
     let iso = File::open(&build.iso).with_context(|| format!("opening {}", build.iso.display()))?;
     let length = iso.metadata()?.len();
     ensure!(length > 0, "{} is empty", build.iso.display());
+    // Before hours of work are done for nothing.
+    files::ensure_replaceable(&build.out, files::INDEX)?;
     let ends = build.kind.ends(&iso, length).with_context(|| format!("reading {}", build.iso.display()))?;
     let count = ends.len();
     let digests = Mutex::new(vec![Vec::new(); count]);
@@ -166,7 +172,7 @@ pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
     };
     let index = Index { pieces, places: vec![place], profile: build.profile.clone() };
     let bytes = ours::encode(&index).context("an image has blocks")?;
-    write_whole(&build.out, &bytes)?;
+    files::write(&build.out, files::INDEX, &bytes)?;
     say(&format!("{}: {} in {count} blocks, {different} different", build.out.display(), size(length)));
     if build.kind.store().is_some() {
         let [files, unpacked, packed] =
@@ -212,17 +218,7 @@ fn keep(
     tally.new_files.fetch_add(1, Ordering::Relaxed);
     tally.new_unpacked.fetch_add(block.len() as u64, Ordering::Relaxed);
     tally.new_packed.fetch_add(packed.len() as u64, Ordering::Relaxed);
-    write_whole(&path, &packed)
-}
-
-/// Written whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let named = || format!("writing {}", path.display());
-    let thread = std::thread::current().id();
-    let new = dir.join(format!(".new-{}-{thread:?}", std::process::id()));
-    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).with_context(named)
+    files::write_whole(&path, &packed)
 }
 
 pub(super) fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
@@ -307,13 +303,27 @@ pub fn check(path: &Path, what: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Make a key pair: the secret key in `secret`, the public one beside it.
+/// Makes a key pair: the secret key in `secret`, which only its owner may read, and the public one beside
+/// it. Neither replaces a file.
 pub fn key(secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
-    ensure!(!secret.exists(), "{} exists; a secret key is never overwritten", secret.display());
+    let public = secret.with_extension(PUBLIC);
+    ensure!(
+        secret.file_name() != public.file_name(),
+        "{} is the name of a public key; name the secret key otherwise, {PUBLIC} is added for the public one",
+        secret.display()
+    );
     let pair = minisign::KeyPair::generate_unencrypted_keypair()?;
-    write_whole(secret, pair.sk.to_box(Some("InetBoot"))?.to_string().as_bytes())?;
-    let public = secret.with_extension("pub");
-    write_whole(&public, pair.pk.to_box()?.to_string().as_bytes())?;
+    let texts = (pair.sk.to_box(Some("InetBoot"))?.to_string(), pair.pk.to_box()?.to_string());
+
+    // Both are made before either is written: half a pair is of no use.
+    let mut public_file = files::create_new(&public, 0o644)?;
+    let mut secret_file = files::create_new(secret, 0o600).inspect_err(|_| {
+        let _ = fs::remove_file(&public);
+    })?;
+    let named = |path: &Path| format!("writing {}", path.display());
+    secret_file.write_all(texts.0.as_bytes()).with_context(|| named(secret))?;
+    public_file.write_all(texts.1.as_bytes()).with_context(|| named(&public))?;
+
     say(&format!("{}, {}", secret.display(), public.display()));
     say(&format!("inetboot.key={}", pair.pk.to_base64()));
     Ok(())
@@ -329,7 +339,69 @@ pub fn sign(path: &Path, secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()
         .with_context(named)?;
     let signature = minisign::sign(None, &secret, bytes.as_slice(), None, None)?;
     let out = PathBuf::from(signature_url(&path.display().to_string()));
-    write_whole(&out, signature.into_string().as_bytes())?;
+    files::write(&out, files::SIGNATURE, signature.into_string().as_bytes())?;
     say(&format!("{}", out.display()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn silent(_: &str) {}
+
+    /// Only its owner may read a secret key, whatever the umask says.
+    #[test]
+    fn the_secret_key_is_its_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("my.key");
+        key(&secret, &silent).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&secret), 0o600);
+        assert!(mode(&dir.path().join("my.pub")) & 0o444 != 0);
+    }
+
+    /// A path that would be the secret key's and the public key's is refused.
+    #[test]
+    fn a_public_keys_name_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = key(&dir.path().join("my.pub"), &silent).unwrap_err().to_string();
+        assert!(error.contains("is the name of a public key"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// The secret and the public key of another pair are left alone, and no half pair is made.
+    #[test]
+    fn no_key_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        for taken in ["my.key", "my.pub"] {
+            let taken = dir.path().join(taken);
+            fs::write(&taken, b"mine").unwrap();
+            let error = key(&dir.path().join("my.key"), &silent).unwrap_err().to_string();
+            assert!(error.contains("never overwritten"), "{error}");
+            assert_eq!(fs::read(&taken).unwrap(), b"mine");
+            fs::remove_file(&taken).unwrap();
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    /// An image is not taken for the index that is to be made of it, nor a secret key for a signature.
+    #[test]
+    fn inputs_are_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let iso = dir.path().join("x.iso");
+        fs::write(&iso, b"an image").unwrap();
+        let wrong = Build { iso: iso.clone(), out: iso.clone(), kind: Kind::Index, profile: None };
+        let error = build(&wrong, &silent).unwrap_err().to_string();
+        assert!(error.contains("is not an index"), "{error}");
+        assert_eq!(fs::read(&iso).unwrap(), b"an image");
+
+        let index = dir.path().join("x.idx");
+        build(&Build { out: index.clone(), ..wrong }, &silent).unwrap();
+        let secret = dir.path().join("x.idx.minisig");
+        key(&secret, &silent).unwrap();
+        let error = sign(&index, &secret, &silent).unwrap_err().to_string();
+        assert!(error.contains("is not a signature"), "{error}");
+    }
 }

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod catalogue;
 pub mod cloop;
 pub mod drivers;
+pub mod files;
 pub mod image;
 pub mod iso;
 pub mod log;

@@ -3,6 +3,7 @@
 use crate::base::console::size;
 use crate::base::failure::{Explain, chain};
 use crate::config::{Access, Wanted};
+use crate::desk::files;
 use crate::formats::url::Url;
 use crate::machine::loopdev::LoopDevice;
 use crate::medium::fuse::FuseMount;
@@ -40,6 +41,9 @@ pub struct Request {
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let dir = &request.dir;
     anyhow::ensure!(dir.is_dir(), "{} is not a directory; create it first", dir.display());
+    if let Some(path) = &request.record {
+        files::ensure_replaceable(path, files::PROFILE)?;
+    }
     // Before any thread is started, so that all of them inherit the mask.
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
@@ -70,7 +74,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     mount.wait().context("serving the image")?;
     image.settle();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
-        std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
+        files::write(path, files::PROFILE, profile.encode().as_bytes())?;
     }
     let traffic = image.traffic();
     say(&format!("unmounted; {} crossed the network in {} requests", size(traffic.bytes), traffic.requests));
