@@ -35,7 +35,7 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
             entry.name,
             RESERVED.join(", ")
         );
-        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| ipxe_mark(part)) {
+        if let Some(mark) = ipxe_mark(&entry.title).or_else(|| ipxe_mark(&entry.to_string())) {
             bail!("{name}: entry {}: iPXE would take \"{mark}\" for its own: leave it out", entry.name);
         }
     }
