@@ -2,6 +2,7 @@
 
 use crate::base::failure::Explain;
 use crate::config::Config;
+use crate::formats::boot_menu::grub_quoted;
 use crate::formats::catalogue::{Catalogue, Entry};
 use crate::formats::cmdline;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -113,14 +114,6 @@ fn grub_word(word: &cmdline::Word) -> String {
     match &word.value {
         Some(value) => grub_quoted(&format!("{}={value}", word.key)),
         None => grub_quoted(&word.key),
-    }
-}
-
-pub(super) fn grub_quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
-    match text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

@@ -3,11 +3,12 @@
 //! drivers of all cards for that kernel, out of the image's root.
 
 use crate::config::{Boot, Config};
-use crate::desk::catalogue::{grub_quoted, grub_words, ipxe_mark};
-use crate::desk::{drivers, files};
+use crate::desk::catalogue::{grub_words, ipxe_mark};
 use crate::desk::iso::Iso;
 use crate::desk::subject::Subject;
+use crate::desk::{drivers, files};
 use crate::distro::Plan;
+use crate::formats::boot_menu::grub_quoted;
 use crate::formats::depmod::IN_ROOTS;
 use crate::formats::{cpio, handoff};
 use crate::kexec::CMDLINE_MAX;
