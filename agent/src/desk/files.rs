@@ -27,9 +27,7 @@ pub const INDEX: Kind = Kind { name: "an index", is_one: |bytes| bytes.starts_wi
 /// A minisign signature. A secret key begins with the same comment, so the whole of it is read.
 pub const SIGNATURE: Kind = Kind {
     name: "a signature",
-    is_one: |bytes| {
-        str::from_utf8(bytes).is_ok_and(|text| minisign::SignatureBox::from_string(text).is_ok())
-    },
+    is_one: |bytes| str::from_utf8(bytes).is_ok_and(|text| minisign::SignatureBox::from_string(text).is_ok()),
 };
 
 /// A TCG event log with lines of InetBoot's. Any run of zeros would be a log without them.
@@ -42,8 +40,7 @@ pub const EVENT_LOG: Kind = Kind {
 };
 
 /// A profile: the order in which an image was read.
-pub const PROFILE: Kind =
-    Kind { name: "a profile", is_one: |bytes| bytes.starts_with(b"inetboot-profile ") };
+pub const PROFILE: Kind = Kind { name: "a profile", is_one: |bytes| bytes.starts_with(b"inetboot-profile ") };
 
 /// A script for iPXE.
 pub const IPXE_SCRIPT: Kind = Kind { name: "an iPXE script", is_one: |bytes| bytes.starts_with(b"#!ipxe") };
