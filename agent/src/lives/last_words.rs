@@ -8,7 +8,7 @@ use crate::formats::cmdline;
 use crate::lives::handover;
 use crate::person::menu::{Item, Menu};
 use crate::person::screen::Screen;
-use crate::person::shell::{self, WayOut};
+use crate::person::shell::{self, Session, WayOut};
 use std::time::Duration;
 
 /// How often a machine says that it waits for somebody.
@@ -35,7 +35,8 @@ pub fn last_words(failure: &Failure, pause: Duration, arguments: &mut String, gi
     console::say_loud(&failure.sentence());
     match OnFailure::of(arguments) {
         OnFailure::Reboot(after) => shell::restart_after(after),
-        OnFailure::Shell if shell::shell() => return,
+        // One that ended at once would end again: wait as if there were none.
+        OnFailure::Shell if shell::shell() == Session::Left => return,
         OnFailure::Shell | OnFailure::Wait => {}
     }
     loop {
