@@ -1,11 +1,10 @@
 //! `inetbootctl catalogue`: GRUB's and iPXE's menus, of the same file as the agent's own.
 
-use crate::base::failure::Explain;
 use crate::config::Config;
 use crate::formats::boot_menu::grub_quoted;
 use crate::formats::catalogue::{Catalogue, Entry};
 use crate::formats::cmdline;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -28,8 +27,7 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let catalogue = Catalogue::decode(&text).with_context(|| format!("{name} is not understood"))?;
     for entry in &catalogue.entries {
-        Config::parse(&entry.to_string())
-            .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
+        Config::parse(&entry.to_string()).with_context(|| format!("{name}: entry {}", entry.name))?;
         ensure!(
             !RESERVED.contains(&&*entry.name),
             "{name}: entry {}: that name is one of ours ({})",

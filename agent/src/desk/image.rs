@@ -2,6 +2,7 @@
 //! in `docs/formats.md`.
 
 use crate::base::console::size;
+use crate::desk::Say;
 use crate::desk::files;
 use crate::formats::index::{self, Form, Index, Place, ours};
 use crate::formats::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
@@ -114,9 +115,15 @@ struct Tally {
     new_packed: AtomicU64,
 }
 
+/// The default path of an index of `iso`: in the directory that has `neighbour` in it.
+pub fn index_beside(neighbour: &Path, iso: &Path) -> PathBuf {
+    let name = iso.file_name().unwrap_or_default().to_string_lossy();
+    neighbour.parent().unwrap_or(Path::new("")).join(format!("{name}.idx"))
+}
+
 /// Make the index of an image, and its store. Block files that are there already are kept, so that
 /// it goes on where it was stopped, and a second release adds only what is new.
-pub fn build(build: &Build, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<()> {
+pub fn build(build: &Build, say: &Say) -> anyhow::Result<()> {
     let iso = File::open(&build.iso).with_context(|| format!("opening {}", build.iso.display()))?;
     let length = iso.metadata()?.len();
     ensure!(length > 0, "{} is empty", build.iso.display());
@@ -229,7 +236,7 @@ pub(super) fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
 }
 
 /// What an index says, ours or another.
-pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
     let (bytes, index) = read_index(path)?;
     let pieces = &index.pieces;
     let algorithm = pieces.digest(0).map_or("no digests", |(algorithm, _)| algorithm.name());
@@ -254,7 +261,7 @@ pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
 }
 
 /// Whether an image, or a store, is what the index says.
-pub fn check(path: &Path, what: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn check(path: &Path, what: &Path, say: &Say) -> anyhow::Result<()> {
     let (_, index) = read_index(path)?;
     let pieces = &index.pieces;
     let form = index.places.iter().find_map(|place| match place {
@@ -305,7 +312,7 @@ pub fn check(path: &Path, what: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()>
 
 /// Makes a key pair: the secret key in `secret`, which only its owner may read, and the public one beside
 /// it. Neither replaces a file.
-pub fn key(secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn key(secret: &Path, say: &Say) -> anyhow::Result<()> {
     let public = secret.with_extension(PUBLIC);
     ensure!(
         secret.file_name() != public.file_name(),
@@ -330,7 +337,7 @@ pub fn key(secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
 }
 
 /// Sign an index: the signature lies beside it.
-pub fn sign(path: &Path, secret: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn sign(path: &Path, secret: &Path, say: &Say) -> anyhow::Result<()> {
     let (bytes, _) = read_index(path)?;
     let text = fs::read_to_string(secret).with_context(|| format!("reading {}", secret.display()))?;
     let named = || format!("{} is no unencrypted minisign secret key", secret.display());

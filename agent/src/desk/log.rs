@@ -5,6 +5,7 @@
 //! known-good lines. The first difference is told in words.
 
 use crate::base::glob;
+use crate::desk::Say;
 use crate::desk::pcrs::{self, Values};
 use crate::desk::quote::{self, Quote};
 use crate::formats::bank::{Bank, tagged};
@@ -61,7 +62,7 @@ pub fn read(path: &Path) -> anyhow::Result<EventLog> {
 }
 
 /// The events of `log`, a line each; or only the lines that are ours, as a policy has them.
-pub fn show(log: &EventLog, ours: bool, out: &mut dyn FnMut(&str)) {
+pub fn show(log: &EventLog, ours: bool, out: &Say) {
     for event in log.events() {
         match Statement::of_event(event) {
             Some(statement) if ours => out(&statement.line()),
@@ -324,8 +325,10 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::lock::lock;
     use crate::formats::eventlog::IPL;
     use std::io::Write;
+    use std::sync::Mutex;
 
     fn log() -> EventLog {
         let mut log = EventLog::agile(&[Bank::Sha1, Bank::Sha256]);
@@ -387,9 +390,9 @@ mod tests {
     }
 
     fn lines(log: &EventLog) -> String {
-        let mut lines = String::new();
-        show(log, true, &mut |line| lines.push_str(&format!("{line}\n")));
-        lines
+        let lines = Mutex::new(String::new());
+        show(log, true, &|line| lock(&lines).push_str(&format!("{line}\n")));
+        lines.into_inner().unwrap()
     }
 
     #[test]

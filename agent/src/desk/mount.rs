@@ -1,7 +1,6 @@
 //! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
 
 use crate::base::console::size;
-use crate::base::failure::{Explain, chain};
 use crate::config::{Access, Wanted};
 use crate::desk::files;
 use crate::formats::url::Url;
@@ -48,8 +47,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
 
-    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)
-        .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
+    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)?;
     let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());

@@ -3,6 +3,7 @@
 //! drivers of all cards for that kernel, out of the image's root.
 
 use crate::config::{Boot, Config};
+use crate::desk::Say;
 use crate::desk::catalogue::{grub_words, ipxe_mark};
 use crate::desk::iso::Iso;
 use crate::desk::subject::Subject;
@@ -48,7 +49,7 @@ pub struct Inputs {
 }
 
 /// Makes kernel, initrd, overlay, and entries for GRUB and iPXE; says what was made with `say`.
-pub fn overlay(inputs: &Inputs, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn overlay(inputs: &Inputs, say: &Say) -> anyhow::Result<()> {
     let config = Config::parse(&inputs.arguments).context("the kernel arguments cannot be used")?;
     ensure!(config.target.xen.is_none(), "Xen cannot be started so: its own entry in GRUB can");
     let Boot::Medium(wanted) = &config.boot else {
