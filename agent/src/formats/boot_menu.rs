@@ -312,7 +312,8 @@ impl Isolinux<'_> {
         let mut words = Vec::new();
         let mut initrds = None;
         // A quote that is left open is closed: the kernel reads the same, and what is appended is not swallowed.
-        let closed = if cmdline::is_balanced(rest) { rest.to_owned() } else { format!("{rest}\"") };
+        let is_open = cmdline::words(rest).last().is_some_and(Word::has_open_quote);
+        let closed = if is_open { format!("{rest}\"") } else { rest.to_owned() };
         for word in cmdline::words(&closed).into_iter().map(|word| word.raw) {
             match word.strip_prefix("initrd=") {
                 Some(paths) => initrds = Some(paths.split(',').map(|path| self.path(path)).collect()),

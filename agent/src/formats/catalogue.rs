@@ -136,10 +136,10 @@ impl<'de> Deserialize<'de> for Entry {
         if arguments.value.contains(char::is_control) {
             return wrong(arguments.span, "arguments has a line's end or a control character in it".into());
         }
-        if !cmdline::is_balanced(&arguments.value) {
+        words.extend(cmdline::words(&arguments.value));
+        if words.iter().any(Word::has_open_quote) {
             return wrong(arguments.span, "arguments has a quotation mark without its partner".into());
         }
-        words.extend(cmdline::words(&arguments.value));
         Ok(Self { name, title, words })
     }
 }

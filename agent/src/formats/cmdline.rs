@@ -23,7 +23,7 @@ impl Word {
             _ => text.to_owned(),
         };
         match words(&raw).as_slice() {
-            [word] if word.raw == raw && is_balanced(&raw) => Some(word.clone()),
+            [word] if word.raw == raw && !word.has_open_quote() => Some(word.clone()),
             _ => None,
         }
     }
@@ -40,6 +40,12 @@ impl Word {
             }
         };
         Self { raw: raw.to_owned(), key: key.to_owned(), value }
+    }
+
+    /// True if a quote is opened and not closed. The kernel then takes all that follows for a part of
+    /// this word, so it must not stand before others.
+    pub fn has_open_quote(&self) -> bool {
+        self.raw.matches('"').count() % 2 == 1
     }
 }
 
@@ -73,12 +79,6 @@ pub fn words(line: &str) -> Vec<Word> {
         words.push(Word::parse(&word));
     }
     words
-}
-
-/// Whether every quote in `line` has its partner. What follows one that has none is part of its word to the
-/// end, and so is whatever is appended to the line.
-pub fn is_balanced(line: &str) -> bool {
-    line.matches('"').count().is_multiple_of(2)
 }
 
 /// The line that says `words`.
