@@ -34,7 +34,9 @@ fn pages() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 fn add_pages(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let mut page = Vec::new();
-    Man::new(command.clone()).title(name.to_uppercase()).render(&mut page).context("rendering a page")?;
+    let source = concat!("InetBoot ", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command.clone()).title(name.to_uppercase()).source(source).manual("InetBoot's manual");
+    man.render(&mut page).context("rendering a page")?;
     pages.push((format!("{name}.1"), page));
     command.get_subcommands().try_for_each(|verb| add_pages(verb, pages))
 }
