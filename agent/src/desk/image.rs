@@ -1,14 +1,14 @@
-//! `inetbootctl image …`: makes, signs, shows and checks indexes and their stores. The formats are
-//! in `docs/formats.md`.
+//! `inetbootctl image …`: makes, signs, shows and checks indexes and their stores. `docs/formats.md` specifies
+//! both.
 
 use crate::base::console::size;
-use crate::desk::Say;
-use crate::desk::files;
+use crate::base::lock::lock;
+use crate::desk::{Say, files};
 use crate::formats::index::{self, Form, Index, Place, ours};
 use crate::formats::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
 use crate::formats::trust::{Pin, signature_url};
 use crate::formats::unpack;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use fastcdc::v2020::StreamCDC;
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,16 +17,17 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// zstd's level: a store is made once, and read by everybody at the same speed.
+/// zstd's level. A store is packed once and unpacked at every boot, at the same speed for all levels.
 const LEVEL: i32 = 19;
 
-/// How often progress is said.
-const SAY_EVERY: Duration = Duration::from_secs(2);
+/// The time between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
-/// How long the blocks of a store are, at least, usually and at most, where their content says
-/// where they end: what is the same in the next release is then the same block, wherever it is.
+/// Bytes of a block that is cut by content: at least, usually, and at most. What did not change in the next
+/// release is then the same block, wherever it begins.
 const BY_CONTENT: (usize, usize, usize) = (64 << 10, 128 << 10, 256 << 10);
 
 /// Bytes of a block in the classic form.
@@ -35,23 +36,22 @@ const CLASSIC: u64 = 256 << 10;
 /// The suffix of a public key's file.
 const PUBLIC: &str = "pub";
 
-/// What to make of an image.
+/// An order for [`build`].
 #[derive(Clone, Debug)]
 pub struct Build {
     /// The image.
     pub iso: PathBuf,
-    /// Where the index goes.
+    /// The index that is written.
     pub out: PathBuf,
-    /// What is made.
     pub kind: Kind,
-    /// Where the profile will lie, relative to the index.
+    /// The address of the profile, relative to the index.
     pub profile: Option<String>,
 }
 
-/// What is made of an image.
+/// The products of a build.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// An index; the image stays where it is.
+    /// An index; the image stays as it is.
     Index,
     /// An index, and a store in this directory.
     Store(PathBuf),
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// The directory of block files, and how they are packed.
+    /// The directory of the block files, and the form in which they are packed.
     fn store(&self) -> Option<(&Path, Form)> {
         match self {
             Self::Index => None,
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// How long blocks are that are alike.
+    /// Bytes of a block, where all blocks have the same size.
     fn block(&self) -> Option<u64> {
         match self {
             Self::Index => Some(BLOCK),
@@ -85,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// Where the blocks of an image of `length` bytes end.
+    /// The end of each block of an image of `length` bytes.
     fn ends(&self, iso: &File, length: u64) -> anyhow::Result<Vec<u64>> {
         if let Some(size) = self.block() {
             return Ok((1..=length.div_ceil(size)).map(|number| (number * size).min(length)).collect());
@@ -105,127 +105,177 @@ impl Kind {
     }
 }
 
-#[derive(Default)]
-struct Tally {
-    next: AtomicUsize,
-    /// The digests of blocks that a worker has taken: equal ones are packed once.
-    taken: Mutex<HashSet<String>>,
-    new_files: AtomicU64,
-    new_unpacked: AtomicU64,
-    new_packed: AtomicU64,
-}
-
 /// The default path of an index of `iso`: in the directory that has `neighbour` in it.
 pub fn index_beside(neighbour: &Path, iso: &Path) -> PathBuf {
     let name = iso.file_name().unwrap_or_default().to_string_lossy();
     neighbour.parent().unwrap_or(Path::new("")).join(format!("{name}.idx"))
 }
 
-/// Make the index of an image, and its store. Block files that are there already are kept, so that
-/// it goes on where it was stopped, and a second release adds only what is new.
+/// Makes the index of an image, and its store. Block files that exist are kept: a build that was stopped goes on
+/// where it was, and the next release adds only what is new.
 pub fn build(build: &Build, say: &Say) -> anyhow::Result<()> {
+    let named = || format!("reading {}", build.iso.display());
     let iso = File::open(&build.iso).with_context(|| format!("opening {}", build.iso.display()))?;
-    let length = iso.metadata()?.len();
+    let length = iso.metadata().with_context(named)?.len();
     ensure!(length > 0, "{} is empty", build.iso.display());
     // Before hours of work are done for nothing.
     files::ensure_replaceable(&build.out, files::INDEX)?;
-    let ends = build.kind.ends(&iso, length).with_context(|| format!("reading {}", build.iso.display()))?;
-    let count = ends.len();
-    let digests = Mutex::new(vec![Vec::new(); count]);
-    let tally = Tally::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        let work = || -> anyhow::Result<()> {
-            // One for all blocks, and told their length: else each sets up tables for an endless stream.
-            let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
-            loop {
-                let number = tally.next.fetch_add(1, Ordering::Relaxed);
-                let Some(end) = ends.get(number) else { return Ok(()) };
-                let start = number.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-                let mut block = vec![0; (end - start) as usize];
-                iso.read_exact_at(&mut block, start)
-                    .with_context(|| format!("reading {}", build.iso.display()))?;
-                let digest = build.kind.algorithm().digest(&block);
-                if let Some((store, form)) = build.kind.store() {
-                    keep(store, form, &hex(&digest), &block, &mut compressor, &tally)?;
-                }
-                if let Some(slot) = digests.lock().ok().as_mut().and_then(|all| all.get_mut(number)) {
-                    *slot = digest;
-                }
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let mut said = Instant::now();
-        while !workers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(20));
-            if said.elapsed() > SAY_EVERY {
-                said = Instant::now();
-                let done = tally.next.load(Ordering::Relaxed).min(count);
-                say(&format!("{done} of {count} blocks ({} %)", done * 100 / count));
-            }
-        }
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(outcome) => outcome,
-            Err(_) => bail!("a worker failed"),
-        })
-    })?;
-    let digests = digests.into_inner().unwrap_or_default();
+
+    let ends = build.kind.ends(&iso, length).with_context(named)?;
+    let work = Work::new(&iso, build, &ends);
+    let digests = work.run(say)?;
     let different = digests.iter().collect::<HashSet<_>>().len();
-    let pieces = build.kind.pieces(ends, digests.concat())?;
-    let beside = build.out.parent().unwrap_or(Path::new(""));
-    let place = match build.kind.store() {
-        None => Place::File(relative(&build.iso, beside)),
-        Some((store, form)) => Place::Store { url: relative(store, beside) + "/", form },
+
+    let count = ends.len();
+    let index = Index {
+        pieces: build.kind.pieces(ends.clone(), digests.concat())?,
+        places: vec![build.place()],
+        profile: build.profile.clone(),
     };
-    let index = Index { pieces, places: vec![place], profile: build.profile.clone() };
     let bytes = ours::encode(&index).context("an image has blocks")?;
     files::write(&build.out, files::INDEX, &bytes)?;
+
     say(&format!("{}: {} in {count} blocks, {different} different", build.out.display(), size(length)));
     if build.kind.store().is_some() {
-        let [files, unpacked, packed] =
-            [tally.new_files, tally.new_unpacked, tally.new_packed].map(AtomicU64::into_inner);
-        say(&format!(
-            "store: {files} new files; they hold {} of the image ({:.1} %) in {}",
-            size(unpacked),
-            unpacked as f64 * 100.0 / length as f64,
-            size(packed)
-        ));
+        say(&work.added.line(length));
     }
     say(&format!("inetboot.pin={}", Pin::of(&bytes)));
     Ok(())
 }
 
-/// `path` as it is written in an index that lies in `beside`: its name where it lies there too.
-fn relative(path: &Path, beside: &Path) -> String {
-    path.strip_prefix(beside).unwrap_or(path).display().to_string()
+impl Build {
+    /// The place that the index names: relative, where it lies beside the index or below it.
+    fn place(&self) -> Place {
+        let beside = self.out.parent().unwrap_or(Path::new(""));
+        let relative = |path: &Path| path.strip_prefix(beside).unwrap_or(path).display().to_string();
+        match self.kind.store() {
+            None => Place::File(relative(&self.iso)),
+            Some((store, form)) => Place::Store { url: relative(store) + "/", form },
+        }
+    }
 }
 
-fn keep(
-    store: &Path,
-    form: Form,
-    digest: &str,
-    block: &[u8],
-    compressor: &mut zstd::bulk::Compressor<'_>,
-    tally: &Tally,
-) -> anyhow::Result<()> {
-    let path = store.join(form.path(digest));
-    let is_new = tally.taken.lock().is_ok_and(|mut taken| taken.insert(digest.to_owned()));
-    if !is_new || path.exists() {
-        return Ok(());
+/// The blocks of an image, which several threads digest and pack.
+struct Work<'a> {
+    iso: &'a File,
+    order: &'a Build,
+    ends: &'a [u64],
+    /// The number of the next block that no thread has taken.
+    next: AtomicUsize,
+    digests: Mutex<Vec<Vec<u8>>>,
+    /// The digests of blocks that a thread has begun to pack: equal ones are packed once.
+    taken: Mutex<HashSet<String>>,
+    added: Added,
+}
+
+/// The block files that a build added to its store.
+#[derive(Default)]
+struct Added {
+    files: AtomicU64,
+    unpacked: AtomicU64,
+    packed: AtomicU64,
+}
+
+impl<'a> Work<'a> {
+    fn new(iso: &'a File, order: &'a Build, ends: &'a [u64]) -> Self {
+        Self {
+            iso,
+            order,
+            ends,
+            next: AtomicUsize::new(0),
+            digests: Mutex::new(vec![Vec::new(); ends.len()]),
+            taken: Mutex::default(),
+            added: Added::default(),
+        }
     }
-    let packed = match form {
-        Form::Plain => block.to_vec(),
+
+    /// Does the work with a thread for each processor, and returns the digests in the order of the blocks.
+    fn run(&self, say: &Say) -> anyhow::Result<Vec<Vec<u8>>> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.blocks())).collect();
+            self.show_progress(&workers, say);
+            let join =
+                |worker: ScopedJoinHandle<'_, _>| worker.join().map_err(|_| anyhow!("a worker failed"))?;
+            workers.into_iter().try_for_each(join)
+        })?;
+        Ok(std::mem::take(&mut lock(&self.digests)))
+    }
+
+    fn show_progress(&self, workers: &[ScopedJoinHandle<'_, anyhow::Result<()>>], say: &Say) {
+        let count = self.ends.len();
+        let mut last = Instant::now();
+        while !workers.iter().all(ScopedJoinHandle::is_finished) {
+            thread::sleep(Duration::from_millis(20));
+            if last.elapsed() > PROGRESS_EVERY {
+                last = Instant::now();
+                let done = self.next.load(Ordering::Relaxed).min(count);
+                say(&format!("{done} of {count} blocks ({} %)", done * 100 / count));
+            }
+        }
+    }
+
+    /// The work of one thread: blocks that no other has taken, until there are none.
+    fn blocks(&self) -> anyhow::Result<()> {
+        let Build { iso, kind, .. } = self.order;
+        // One for all blocks, and told their length: else each sets up tables for an endless stream.
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(end) = self.ends.get(number) else { return Ok(()) };
+            let start = number.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+            let mut block = vec![0; (end - start) as usize];
+            self.iso
+                .read_exact_at(&mut block, start)
+                .with_context(|| format!("reading {}", iso.display()))?;
+
+            let digest = kind.algorithm().digest(&block);
+            if let Some((store, form)) = kind.store() {
+                let path = store.join(form.path(&hex(&digest)));
+                let is_first = lock(&self.taken).insert(hex(&digest));
+                if is_first && !path.exists() {
+                    let packed = pack(form, &block, &mut compressor)?;
+                    files::write_whole(&path, &packed)?;
+                    self.added.count(block.len(), packed.len());
+                }
+            }
+            if let Some(slot) = lock(&self.digests).get_mut(number) {
+                *slot = digest;
+            }
+        }
+    }
+}
+
+impl Added {
+    fn count(&self, unpacked: usize, packed: usize) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.unpacked.fetch_add(unpacked as u64, Ordering::Relaxed);
+        self.packed.fetch_add(packed as u64, Ordering::Relaxed);
+    }
+
+    /// The report on a store of an image of `length` bytes.
+    fn line(&self, length: u64) -> String {
+        let [files, unpacked, packed] =
+            [&self.files, &self.unpacked, &self.packed].map(|number| number.load(Ordering::Relaxed));
+        format!(
+            "store: {files} new files; they hold {} of the image ({:.1} %) in {}",
+            size(unpacked),
+            unpacked as f64 * 100.0 / length as f64,
+            size(packed)
+        )
+    }
+}
+
+fn pack(form: Form, block: &[u8], zstd: &mut zstd::bulk::Compressor<'_>) -> std::io::Result<Vec<u8>> {
+    match form {
+        Form::Plain => Ok(block.to_vec()),
         Form::Zlib => {
             let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
             encoder.write_all(block)?;
-            encoder.finish()?
+            encoder.finish()
         }
-        Form::Zstd | Form::Casync => compressor.compress(block)?,
-    };
-    tally.new_files.fetch_add(1, Ordering::Relaxed);
-    tally.new_unpacked.fetch_add(block.len() as u64, Ordering::Relaxed);
-    tally.new_packed.fetch_add(packed.len() as u64, Ordering::Relaxed);
-    files::write_whole(&path, &packed)
+        Form::Zstd | Form::Casync => zstd.compress(block),
+    }
 }
 
 pub(super) fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
@@ -235,7 +285,7 @@ pub(super) fn read_index(path: &Path) -> anyhow::Result<(Vec<u8>, Index)> {
     Ok((bytes, index))
 }
 
-/// What an index says, ours or another.
+/// Shows the contents of an index, ours or another.
 pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
     let (bytes, index) = read_index(path)?;
     let pieces = &index.pieces;
@@ -260,54 +310,64 @@ pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether an image, or a store, is what the index says.
-pub fn check(path: &Path, what: &Path, say: &Say) -> anyhow::Result<()> {
+/// Checks every piece of an image or a store against an index, and names those that are wrong.
+pub fn check(path: &Path, held: &Path, say: &Say) -> anyhow::Result<()> {
     let (_, index) = read_index(path)?;
     let pieces = &index.pieces;
-    let form = index.places.iter().find_map(|place| match place {
-        Place::Store { form, .. } => Some(*form),
-        Place::File(_) => None,
-    });
-    let file = if what.is_dir() { None } else { Some(File::open(what)?) };
-    if let Some(file) = &file {
-        let length = file.metadata()?.len();
-        ensure!(
-            length == pieces.length(),
-            "{} has {length} bytes, and should have {}",
-            what.display(),
-            pieces.length()
-        );
-    }
+    let held = Held::open(held, &index)?;
+
     let mut wrong = 0;
     for number in 0..pieces.count() {
-        let bytes = match &file {
-            Some(file) => {
-                let mut bytes = vec![0; pieces.size(number) as usize];
-                file.read_exact_at(&mut bytes, pieces.bytes(number..number + 1).start)?;
-                Some(bytes)
-            }
-            None => {
-                let form = form.context("the index names no store")?;
-                let (_, digest) = pieces.digest(number).context("the index has no digests")?;
-                let packed = fs::read(what.join(form.path(&hex(digest)))).ok();
-                packed.and_then(|packed| unpack::piece(form, &packed, pieces.size(number) as usize))
-            }
+        let complaint = match held.piece(pieces, number)? {
+            Some(bytes) if pieces.accept(number, &bytes) => continue,
+            Some(_) => "has other bytes than the index says",
+            None => "is missing or cannot be unpacked",
         };
-        match bytes {
-            Some(bytes) if pieces.accept(number, &bytes) => {}
-            Some(_) => {
-                wrong += 1;
-                say(&format!("piece {number} has other bytes than the index says"));
-            }
-            None => {
-                wrong += 1;
-                say(&format!("piece {number} is missing or cannot be unpacked"));
-            }
-        }
+        wrong += 1;
+        say(&format!("piece {number} {complaint}"));
     }
     ensure!(wrong == 0, "{wrong} of {} pieces are wrong", pieces.count());
     say(&format!("all {} pieces are right", pieces.count()));
     Ok(())
+}
+
+/// The pieces of an image, as they lie on this machine.
+enum Held<'a> {
+    Image(File),
+    Store(&'a Path, Form),
+}
+
+impl<'a> Held<'a> {
+    fn open(path: &'a Path, index: &Index) -> anyhow::Result<Self> {
+        if path.is_dir() {
+            let form = index.places.iter().find_map(|place| match place {
+                Place::Store { form, .. } => Some(*form),
+                Place::File(_) => None,
+            });
+            return Ok(Self::Store(path, form.context("the index names no store")?));
+        }
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let (length, wanted) = (file.metadata()?.len(), index.pieces.length());
+        ensure!(length == wanted, "{} has {length} bytes, and should have {wanted}", path.display());
+        Ok(Self::Image(file))
+    }
+
+    /// The bytes of a piece; `None` where a store lacks it.
+    fn piece(&self, pieces: &Pieces, number: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let size = pieces.size(number) as usize;
+        match self {
+            Self::Image(file) => {
+                let mut bytes = vec![0; size];
+                file.read_exact_at(&mut bytes, pieces.bytes(number..number + 1).start)?;
+                Ok(Some(bytes))
+            }
+            Self::Store(dir, form) => {
+                let (_, digest) = pieces.digest(number).context("the index has no digests")?;
+                let packed = fs::read(dir.join(form.path(&hex(digest)))).ok();
+                Ok(packed.and_then(|packed| unpack::piece(*form, &packed, size)))
+            }
+        }
+    }
 }
 
 /// Makes a key pair: the secret key in `secret`, which only its owner may read, and the public one beside
@@ -336,7 +396,7 @@ pub fn key(secret: &Path, say: &Say) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sign an index: the signature lies beside it.
+/// Signs an index; the signature is written beside it.
 pub fn sign(path: &Path, secret: &Path, say: &Say) -> anyhow::Result<()> {
     let (bytes, _) = read_index(path)?;
     let text = fs::read_to_string(secret).with_context(|| format!("reading {}", secret.display()))?;
