@@ -39,7 +39,6 @@ const PUBLIC: &str = "pub";
 /// An order for [`build`].
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// The image.
     pub iso: PathBuf,
     /// The index that is written.
     pub out: PathBuf,
