@@ -14,10 +14,10 @@
 //! about this one boot and are not. At the top both have names of their own only: a directory entry `lib`
 //! would replace the symbolic link that merged-/usr initrds have there.
 
+mod modules;
 pub mod overlay;
 pub mod payload;
 mod room;
-mod transplant;
 
 use crate::base::console::{self, Progress, size};
 use crate::base::failure::Explain;
@@ -28,10 +28,10 @@ use crate::formats::compression;
 use crate::formats::statement::{Statement, Sum, What};
 use crate::machine::memory::{self, Growing, Memory, Sealed};
 use crate::medium::{Directory, MediumError};
+use crate::miniroot::modules::{Module, Tree};
 use crate::miniroot::overlay::{AGENT, Contents};
 use crate::miniroot::payload::{Hypervisor, Initrd, Payload};
 use crate::miniroot::room::{DOM0, Sizes};
-use crate::miniroot::transplant::{Module, Tree};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 
-pub use crate::miniroot::transplant::Part;
+pub use crate::miniroot::modules::Part;
 
 /// The reason why there is no payload.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +158,7 @@ pub fn rebuild(
 
     let mut modules = Vec::new();
     if plan.is_live {
-        let chosen = transplant::choose(plan, medium, hardware, contents.modules, &release, tree)?;
+        let chosen = modules::choose(plan, medium, hardware, contents.modules, &release, tree)?;
         parts.extend(overlay::append(&mut initrd, contents, &chosen).map_err(MinirootError::Overlay)?);
         modules.extend(chosen.iter().map(Module::path));
     }

@@ -6,7 +6,7 @@ use crate::formats::handoff::{self, Handoff};
 use crate::formats::recipe::Recipe;
 use crate::formats::statement::{Statement, Sum, What};
 use crate::miniroot::MinirootError;
-use crate::miniroot::transplant::{self, Module};
+use crate::miniroot::modules::{self, Module};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
@@ -46,7 +46,7 @@ pub fn append(initrd: &mut File, contents: &Contents<'_>, modules: &[Module]) ->
     let mut archive = cpio::Archive::new(io::BufWriter::new(initrd));
     add_devices(&mut archive)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
-    archive.directory(inside(transplant::DIR), 0o755)?;
+    archive.directory(inside(modules::DIR), 0o755)?;
 
     let files = contents.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
     let modules = modules.iter().filter_map(|module| Some((module.path(), 0o644, module.image()?)));
