@@ -28,7 +28,7 @@ use crate::formats::compression;
 use crate::formats::statement::{Statement, Sum, What};
 use crate::machine::memory::{self, Growing, Memory, Sealed};
 use crate::medium::{Directory, MediumError};
-use crate::miniroot::modules::{Module, Tree};
+use crate::miniroot::modules::{Module, ModuleTree};
 use crate::miniroot::overlay::{AGENT, Contents};
 use crate::miniroot::payload::{Hypervisor, Initrd, Payload};
 use crate::miniroot::room::{DOM0, Sizes};
@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 
-pub use crate::miniroot::modules::Part;
+pub use crate::miniroot::modules::Hardware;
 
 /// The reason why there is no payload.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +72,10 @@ pub enum MinirootError {
         have: u64,
     },
     #[error(
-        "the target lacks a driver for the {part} ({modalias}): there is none in its initrd, \
+        "the target lacks a driver for the {hardware} ({modalias}): there is none in its initrd, \
          and none for kernel {release} in its root"
     )]
-    NoDriver { kind: &'static str, part: String, modalias: String, release: String },
+    NoDriver { kind: &'static str, hardware: String, modalias: String, release: String },
     #[error(
         "the target lacks the module {name}: it is neither in its initrd nor in its root for kernel {release}"
     )]
@@ -131,7 +131,7 @@ pub struct Rebuilt {
 pub fn rebuild(
     plan: &Plan,
     medium: &dyn Directory,
-    hardware: &[Part],
+    hardware: &[Hardware],
     contents: &Contents<'_>,
     memory: Option<Memory>,
 ) -> Result<Rebuilt, MinirootError> {
@@ -158,7 +158,7 @@ pub fn rebuild(
 
     let mut modules = Vec::new();
     if plan.is_live {
-        let chosen = modules::choose(plan, medium, hardware, contents.modules, &release, tree)?;
+        let chosen = modules::choose(plan, medium, hardware, contents.modules, &release, &tree)?;
         parts.extend(overlay::append(&mut initrd, contents, &chosen).map_err(MinirootError::Overlay)?);
         modules.extend(chosen.iter().map(Module::path));
     }
@@ -231,7 +231,7 @@ fn open(medium: &dyn Directory, path: &Path) -> Result<File, MinirootError> {
 struct Copied {
     parts: Vec<Statement>,
     /// The modules in the initrds.
-    tree: Tree,
+    tree: ModuleTree,
     /// The initrds' size unpacked, in bytes.
     unpacked: u64,
 }
@@ -249,7 +249,7 @@ fn copy_all(
         let (announcer, announced) = channel();
         let growing = Growing::new(initrd, announced);
         let looking = thread::Builder::new()
-            .spawn_scoped(scope, || Tree::of_initrd(growing, release))
+            .spawn_scoped(scope, || ModuleTree::of_initrd(growing, release))
             .map_err(MinirootError::Overlay)?;
 
         // The reader may have stopped at damage, which is told below.
@@ -267,7 +267,7 @@ fn copy_all(
         match looking.join().unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok((tree, unpacked)) => Ok(Copied { parts, tree, unpacked }),
             // We add nothing to this initrd, so we need not be able to unpack it; the kernel does.
-            Err(_) if !plan.is_live => Ok(Copied { parts, tree: Tree::default(), unpacked: 0 }),
+            Err(_) if !plan.is_live => Ok(Copied { parts, tree: ModuleTree::default(), unpacked: 0 }),
             Err(error) => {
                 let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
                 Err(MinirootError::Initrd { names: names.join(", "), error })

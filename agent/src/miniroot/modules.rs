@@ -1,5 +1,8 @@
-//! The modules the second life loads: from the target's initrd where it has them, else taken out
-//! of the target's root, which belongs to the same kernel.
+//! The modules that the second life loads: FUSE and loop devices for its block device, and the drivers of
+//! the hardware that brings the image.
+//!
+//! A module is used from the target's initrd if that has it. Otherwise it is taken from the target's root,
+//! which belongs to the same kernel, and the overlay brings it.
 
 use crate::base::console;
 use crate::base::failure::chain;
@@ -13,63 +16,125 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Where transplanted modules lie in the target's initrd.
+/// Modules from the target's root go here in the target's initrd.
 pub(in crate::miniroot) const DIR: &str = "/inetboot.d/modules";
 
-/// What the block device in the target stands on.
-const OURS: [&str; 2] = ["fuse", "loop"];
+/// Every target needs these: the image is a FUSE file, and a loop device on it.
+const OF_EVERY_TARGET: [&str; 2] = ["fuse", "loop"];
 
-/// Drivers of buses that no kernel for PCs has as modules of their own.
-const OF_EVERY_KERNEL: [&str; 3] = ["hub", "pcieport", "usb"];
+/// Drivers of buses. No kernel for PCs has them as modules of their own.
+const BUILT_IN_EVERYWHERE: [&str; 3] = ["hub", "pcieport", "usb"];
 
-/// A module the second life will load.
+/// A module for the second life to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Module {
-    /// It is in the target's initrd, at this absolute path.
-    InInitrd(String),
-    /// It was not: its name and contents.
-    FromRoot(String, Vec<u8>),
+    /// In the target's initrd, at this absolute path.
+    InInitrd { path: String },
+    /// Taken from the target's root, and unpacked.
+    FromRoot { name: String, contents: Vec<u8> },
 }
 
 impl Module {
-    /// Where the second life finds it.
+    /// The module's absolute path in the finished initrd.
     pub(in crate::miniroot) fn path(&self) -> String {
         match self {
-            Self::InInitrd(path) => path.clone(),
-            Self::FromRoot(name, _) => format!("{DIR}/{name}.ko"),
+            Self::InInitrd { path } => path.clone(),
+            Self::FromRoot { name, .. } => format!("{DIR}/{name}.ko"),
         }
     }
 
-    /// The contents, for the overlay.
-    pub(in crate::miniroot) fn image(&self) -> Option<&[u8]> {
+    /// The contents for the overlay; `None` for a module that needs no place there.
+    pub(in crate::miniroot) fn contents(&self) -> Option<&[u8]> {
         match self {
-            Self::InInitrd(_) => None,
-            Self::FromRoot(_, image) => Some(image),
+            Self::InInitrd { .. } => None,
+            Self::FromRoot { contents, .. } => Some(contents),
         }
     }
 }
 
-/// A kernel's modules, somewhere.
+/// Hardware that the target has to drive.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// For people, e.g. `network card`.
+    pub kind: &'static str,
+    /// Tells it from others of its kind, e.g. `eth0`; may be empty.
+    pub name: String,
+    /// Its device first, then the buses above it.
+    pub chain: Vec<Device>,
+    /// True if the target can do without it.
+    pub is_optional: bool,
+}
+
+impl Hardware {
+    /// One requirement for each device that needs a driver, buses first.
+    fn requirements(&self) -> impl Iterator<Item = Requirement> {
+        let needs_driver = |device: &&Device| {
+            let driver = device.driver.as_deref();
+            driver.is_some_and(|driver| !BUILT_IN_EVERYWHERE.contains(&driver))
+        };
+        let buses = self.chain.iter().skip(1).rev().filter(needs_driver);
+        // Our own kernel has the drivers of many buses built in. Then we cannot know that the target's kernel
+        // has a module for this bus, and do not insist on one.
+        let buses = buses.map(|device| (device, self.is_optional || device.module.is_none()));
+        let own_device = self.chain.first().map(|device| (device, self.is_optional));
+
+        buses.chain(own_device).map(|(device, is_optional)| Requirement::Driver {
+            kind: self.kind,
+            hardware: format!("{} {}", self.kind, self.name).trim_end().to_owned(),
+            device: device.clone(),
+            is_optional,
+        })
+    }
+}
+
+/// A module that the second life needs, unless the target's kernel has it built in.
+#[derive(Clone, Debug)]
+enum Requirement {
+    /// The module of this name.
+    Module(String),
+    /// Any driver of this device, which belongs to `hardware`.
+    Driver { kind: &'static str, hardware: String, device: Device, is_optional: bool },
+}
+
+impl Requirement {
+    fn is_optional(&self) -> bool {
+        matches!(self, Self::Driver { is_optional: true, .. })
+    }
+}
+
+/// The answer of a [`ModuleTree`] to a [`Requirement`].
+enum Availability {
+    /// The kernel needs no module for it.
+    BuiltIn,
+    /// The module of this name meets it.
+    Module(String),
+    Missing,
+}
+
+/// The modules of one kernel, as they lie in an initrd or in a root.
 #[derive(Debug, Default)]
-pub(in crate::miniroot) struct Tree {
+pub(in crate::miniroot) struct ModuleTree {
     index: Index,
     /// The directory that paths of the index are relative to.
     dir: PathBuf,
-    /// The modules whose files are really there, by name; `None`: all that are listed.
+    /// The names of the modules whose files exist. An initrd's index lists modules that the initrd lacks; a
+    /// root has all that it lists (`None`).
     present: Option<HashSet<String>>,
 }
 
-impl Tree {
-    /// The modules for kernel `release` in an initrd, and the initrd's size unpacked.
+impl ModuleTree {
+    /// The modules for kernel `release` in an initrd, and the initrd's size unpacked in bytes.
     pub(in crate::miniroot) fn of_initrd(initrd: impl Read, release: &str) -> io::Result<(Self, u64)> {
-        let mut files: HashMap<String, Vec<u8>> = HashMap::new();
+        let mut depmod_files: HashMap<String, Vec<u8>> = HashMap::new();
         let mut present = HashSet::new();
         let mut dir = PathBuf::new();
         let mut unpacked = 0;
         let tree = format!("lib/modules/{release}/");
+
         let mut input = BufReader::with_capacity(1 << 16, initrd);
         cpio::walk(&mut input, &mut |member| {
             unpacked += member.length;
+            // `before` is `usr/` in an initrd whose `lib` is a symbolic link.
             let Some((before, inside)) = member.name.split_once(&tree) else { return Ok(()) };
             if inside.contains(".ko") {
                 present.insert(name_of(inside));
@@ -77,11 +142,12 @@ impl Tree {
                 dir = Path::new("/").join(before).join(&tree);
                 let mut contents = Vec::new();
                 member.contents.read_to_end(&mut contents)?;
-                files.insert(inside.to_owned(), contents);
+                depmod_files.insert(inside.to_owned(), contents);
             }
             Ok(())
         })?;
-        let index = Index::parse(&|name| files.get(name).cloned()).unwrap_or_default();
+
+        let index = Index::parse(&|name| depmod_files.get(name).cloned()).unwrap_or_default();
         Ok((Self { index, dir, present: Some(present) }, unpacked))
     }
 
@@ -94,210 +160,173 @@ impl Tree {
         })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.index.path(name).is_some() && self.present.as_ref().is_none_or(|present| present.contains(name))
+    /// The path of the module `name`; `None` if its file is not here.
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        let is_present = self.present.as_ref().is_none_or(|present| present.contains(name));
+        self.index.path(name).filter(|_| is_present).map(|path| self.dir.join(path))
     }
 
-    /// What `need` is here.
-    fn find(&self, need: &Need) -> Found {
-        let module = match need {
-            Need::Module(name) => self.index.module(name),
-            Need::Driver { device, .. } => {
-                self.index.modules_for(&device.modalias).find(|name| self.has(name))
-            }
+    fn find(&self, requirement: &Requirement) -> Availability {
+        let has_file = |name: &&str| self.file(name).is_some();
+        let module = match requirement {
+            Requirement::Module(name) => self.index.module(name).filter(has_file),
+            Requirement::Driver { device, .. } => self.index.modules_for(&device.modalias).find(has_file),
         };
-        if let Some(module) = module.filter(|name| self.has(name)) {
-            return Found::Module(module.to_owned());
+        if let Some(name) = module {
+            return Availability::Module(name.to_owned());
         }
-        let builtin = match need {
-            Need::Module(name) => self.index.is_builtin(name),
-            Need::Driver { device, .. } => {
-                // Not every driver in the kernel tells what it drives; but most are called like
-                // their modules.
-                self.index.drives_itself(&device.modalias)
-                    || [&device.driver, &device.module]
-                        .into_iter()
-                        .flatten()
-                        .any(|name| self.index.is_builtin(name))
+
+        let is_built_in = match requirement {
+            Requirement::Module(name) => self.index.is_builtin(name),
+            // A built-in driver need not list its devices. Most have the same name as a module.
+            Requirement::Driver { device: Device { modalias, driver, module }, .. } => {
+                let mut names = [driver, module].into_iter().flatten();
+                self.index.drives_itself(modalias) || names.any(|name| self.index.is_builtin(name))
             }
         };
-        if builtin { Found::Builtin } else { Found::Nowhere }
+        if is_built_in { Availability::BuiltIn } else { Availability::Missing }
     }
 }
 
-/// Something the second life needs a module for, unless the kernel has it built in.
-#[derive(Clone, Debug)]
-enum Need {
-    /// A module by name.
-    Module(String),
-    /// Whatever drives this device.
-    Driver {
-        /// What the part of the machine is that it belongs to.
-        kind: &'static str,
-        /// Which one that is.
-        part: String,
-        /// The device.
-        device: Device,
-        /// Whether one can do without.
-        is_optional: bool,
-    },
-}
-
-enum Found {
-    Builtin,
-    Module(String),
-    Nowhere,
-}
-
-/// A part of this machine that the target has to drive.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// What it is, e.g. `network card`.
-    pub kind: &'static str,
-    /// Which of them it is, e.g. `eth0`; nothing where there is one.
-    pub name: String,
-    /// Its device first, then all that this hangs on.
-    pub chain: Vec<Device>,
-    /// Whether the target can do without.
-    pub is_optional: bool,
-}
-
-impl Part {
-    /// What drivers are needed for, buses first: those that have a driver here. One that is a module
-    /// here needs one there; of others, which a kernel of ours has built in, that is not sure.
-    fn needs(&self) -> impl Iterator<Item = Need> {
-        let is_driven = |device: &&Device| {
-            device.driver.as_deref().is_some_and(|driver| !OF_EVERY_KERNEL.contains(&driver))
-        };
-        let buses = self.chain.iter().skip(1).rev().filter(is_driven);
-        let buses = buses.map(|device| (device, self.is_optional || device.module.is_none()));
-        let first = self.chain.first().map(|device| (device, self.is_optional));
-        buses.chain(first).map(|(device, is_optional)| Need::Driver {
-            kind: self.kind,
-            part: format!("{} {}", self.kind, self.name).trim_end().to_owned(),
-            device: device.clone(),
-            is_optional,
-        })
-    }
-}
-
-/// Which modules to load, in order, so that the target has its block device, its medium and the
-/// card that brings it.
+/// The modules to load, in order, for a target that must have its block device, drive `hardware` and use
+/// `network_modules`. `initrd` has the modules in the target's initrd, for its kernel `release`.
 pub(in crate::miniroot) fn choose(
     plan: &Plan,
     medium: &dyn Directory,
-    hardware: &[Part],
-    further: &[&str],
+    hardware: &[Hardware],
+    network_modules: &[&str],
     release: &str,
-    initrd: Tree,
+    initrd: &ModuleTree,
 ) -> Result<Vec<Module>, MinirootError> {
-    let modules = OURS.iter().chain(plan.modules).chain(further).map(|name| Need::Module((*name).to_owned()));
-    let needs: Vec<Need> = modules.chain(hardware.iter().flat_map(Part::needs)).collect();
+    let names = OF_EVERY_TARGET.iter().chain(plan.modules).chain(network_modules);
+    let requirements = names
+        .map(|name| Requirement::Module((*name).to_owned()))
+        .chain(hardware.iter().flat_map(Hardware::requirements))
+        .collect();
 
-    let mut chosen = Chosen::default();
-    let mut missing = Vec::new();
-    for need in needs {
-        match initrd.find(&need) {
-            Found::Builtin => {}
-            Found::Module(name) => chosen.add(&initrd, None, &name)?,
-            Found::Nowhere => missing.push(need),
-        }
-    }
+    let mut list = LoadList { initrd, modules: Vec::new(), names: HashSet::new() };
+    let mut missing = list.meet(requirements, None)?;
     if missing.is_empty() {
-        return Ok(chosen.modules);
+        return Ok(list.modules);
     }
 
-    let is_optional = missing.iter().all(|need| matches!(need, Need::Driver { is_optional: true, .. }));
-    match chosen.transplant(&missing, plan, medium, release, &initrd) {
-        Ok(still) => missing = still,
+    // A root that cannot be read ends the boot only where something is needed from it.
+    let is_optional = missing.iter().all(Requirement::is_optional);
+    console::say("  the initrd lacks modules: looking into the target's root");
+    match list.meet_from_roots(missing.clone(), plan, medium, release) {
+        Ok(still_missing) => missing = still_missing,
         Err(error) if is_optional => console::say(&format!("  {}", chain(&error))),
         Err(error) => return Err(error),
     }
-    for need in missing {
-        let release = release.to_owned();
-        match need {
-            Need::Module(name) => return Err(MinirootError::NoModule { name, release }),
-            Need::Driver { kind, part, device: Device { modalias, .. }, is_optional: false } => {
-                return Err(MinirootError::NoDriver { kind, part, modalias, release });
-            }
-            Need::Driver { part, device: Device { modalias, .. }, is_optional: true, .. } => {
-                console::say(&format!(
-                    "  the target lacks a driver for the {part} ({modalias}) and goes without it"
-                ));
-            }
+    missing.into_iter().try_for_each(|requirement| report_missing(requirement, release))?;
+    Ok(list.modules)
+}
+
+/// The end of the boot, or a line on the screen for hardware that is optional.
+fn report_missing(requirement: Requirement, release: &str) -> Result<(), MinirootError> {
+    let release = release.to_owned();
+    match requirement {
+        Requirement::Module(name) => Err(MinirootError::NoModule { name, release }),
+        Requirement::Driver { kind, hardware, device: Device { modalias, .. }, is_optional: false } => {
+            Err(MinirootError::NoDriver { kind, hardware, modalias, release })
+        }
+        Requirement::Driver { hardware, device: Device { modalias, .. }, .. } => {
+            console::say(&format!(
+                "  the target lacks a driver for the {hardware} ({modalias}) and goes without it"
+            ));
+            Ok(())
         }
     }
-    Ok(chosen.modules)
 }
 
-#[derive(Default)]
-struct Chosen {
+/// The modules chosen so far, in the order in which they are loaded.
+struct LoadList<'a> {
+    /// The modules in the target's initrd.
+    initrd: &'a ModuleTree,
     modules: Vec<Module>,
-    seen: HashSet<String>,
+    /// Their names, and the names of modules that are left out.
+    names: HashSet<String>,
 }
 
-impl Chosen {
-    /// Add what `missing` needs from the target's roots; what is in none of them is given back.
-    fn transplant(
+/// A root of the target that has modules for its kernel.
+struct RootModules {
+    root: Box<dyn Root>,
+    tree: ModuleTree,
+}
+
+impl LoadList<'_> {
+    /// Adds modules for `requirements` from `root`, or else from the initrd. Gives back what is not there.
+    fn meet(
         &mut self,
-        missing: &[Need],
+        requirements: Vec<Requirement>,
+        root: Option<&RootModules>,
+    ) -> Result<Vec<Requirement>, MinirootError> {
+        let mut missing = Vec::new();
+        for requirement in requirements {
+            match root.map_or(self.initrd, |root| &root.tree).find(&requirement) {
+                Availability::BuiltIn => {}
+                Availability::Module(name) => {
+                    if root.is_some() {
+                        console::say(&format!("  taking the module {name} from the target's root"));
+                    }
+                    self.add(&name, root)?;
+                }
+                Availability::Missing => missing.push(requirement),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// The same with each of the target's roots, until nothing is missing.
+    fn meet_from_roots(
+        &mut self,
+        mut missing: Vec<Requirement>,
         plan: &Plan,
         medium: &dyn Directory,
         release: &str,
-        initrd: &Tree,
-    ) -> Result<Vec<Need>, MinirootError> {
-        console::say("  the initrd lacks modules: looking into the target's root");
-        let mut missing = missing.to_vec();
+    ) -> Result<Vec<Requirement>, MinirootError> {
         for path in &plan.roots {
             if missing.is_empty() {
                 break;
             }
             let root = medium.root(path).map_err(MinirootError::Root)?;
-            let Some(tree) = Tree::of_root(&*root, release) else { continue };
-            let mut still = Vec::new();
-            for need in missing {
-                match tree.find(&need) {
-                    Found::Builtin => {}
-                    Found::Module(name) => {
-                        console::say(&format!("  transplanting {name}"));
-                        self.add(initrd, Some((&tree, &*root)), &name)?;
-                    }
-                    Found::Nowhere => still.push(need),
-                }
+            if let Some(tree) = ModuleTree::of_root(&*root, release) {
+                missing = self.meet(missing, Some(&RootModules { root, tree }))?;
             }
-            missing = still;
         }
         Ok(missing)
     }
 
-    /// Add `name` of the tree of a root (or else of the initrd) and what it needs; each from the
-    /// initrd where that has it.
-    fn add(
-        &mut self,
-        initrd: &Tree,
-        root: Option<(&Tree, &dyn Root)>,
-        name: &str,
-    ) -> Result<(), MinirootError> {
-        let tree = root.map_or(initrd, |(tree, _)| tree);
+    /// Adds the module `name` of `root`, or else of the initrd, and before it all that it needs. Each file is
+    /// the initrd's own where that has it.
+    fn add(&mut self, name: &str, root: Option<&RootModules>) -> Result<(), MinirootError> {
+        let tree = root.map_or(self.initrd, |root| &root.tree);
         for path in tree.index.load_order(name) {
-            let module = name_of(path);
-            if !self.seen.insert(module.clone()) {
+            let name = name_of(path);
+            if !self.names.insert(name.clone()) {
                 continue;
             }
-            let module_file = if initrd.has(&module) {
-                let native = initrd.index.path(&module).unwrap_or(path);
-                Module::InInitrd(initrd.dir.join(native).to_string_lossy().into_owned())
-            } else if let Some((_, root)) = root {
-                let file = tree.dir.join(path);
-                let failed = |error| MinirootError::Read { path: file.clone(), error };
-                let image = root.read(&file).and_then(|bytes| compression::unpack(&bytes)).map_err(failed)?;
-                Module::FromRoot(module, image)
-            } else {
-                continue; // Listed by depmod but left out of the initrd: its maker knows it is not needed.
+            let module = match (self.initrd.file(&name), root) {
+                (Some(path), _) => Module::InInitrd { path: path.to_string_lossy().into_owned() },
+                (None, Some(root)) => root.take(name, path)?,
+                // The initrd's index lists it, but the maker of the initrd left it out as not needed.
+                (None, None) => continue,
             };
-            self.modules.push(module_file);
+            self.modules.push(module);
         }
         Ok(())
+    }
+}
+
+impl RootModules {
+    /// Takes the module `name`, whose file is at `path` of the index.
+    fn take(&self, name: String, path: &str) -> Result<Module, MinirootError> {
+        let path = self.tree.dir.join(path);
+        let contents = self.root.read(&path).and_then(|bytes| compression::unpack(&bytes));
+        match contents {
+            Ok(contents) => Ok(Module::FromRoot { name, contents }),
+            Err(error) => Err(MinirootError::Read { path, error }),
+        }
     }
 }
 
@@ -305,20 +334,24 @@ impl Chosen {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_a_card_hangs_on_is_needed_before_it_also_where_it_is_no_module_here() {
-        let device = |modalias: &str, driver: Option<&str>, module: Option<&str>| Device {
+    fn device(modalias: &str, driver: Option<&str>, module: Option<&str>) -> Device {
+        Device {
             modalias: modalias.into(),
             driver: driver.map(str::to_owned),
             module: module.map(str::to_owned),
-        };
-        let needs = |chain: Vec<Device>| -> Vec<(String, bool)> {
-            let part = Part { kind: "network card", name: "usb0".into(), chain, is_optional: false };
-            let need = |need| match need {
-                Need::Driver { device, is_optional, .. } => (device.modalias, is_optional),
-                Need::Module(name) => panic!("{name}"),
+        }
+    }
+
+    /// A card's buses come before the card. A bus whose driver is built into our kernel is optional.
+    #[test]
+    fn buses_of_a_card() {
+        let requirements = |chain: Vec<Device>| -> Vec<(String, bool)> {
+            let card = Hardware { kind: "network card", name: "usb0".into(), chain, is_optional: false };
+            let modalias = |requirement| match requirement {
+                Requirement::Driver { device, is_optional, .. } => (device.modalias, is_optional),
+                Requirement::Module(name) => panic!("{name}"),
             };
-            part.needs().map(need).collect()
+            card.requirements().map(modalias).collect()
         };
         let monolithic = vec![
             device("usb:dongle", Some("cdc_ether"), None),
@@ -326,11 +359,11 @@ mod tests {
             device("pci:bridge", Some("pcieport"), None),
             device("acpi:root", None, None),
         ];
-        assert_eq!(needs(monolithic), [("pci:xhci".into(), true), ("usb:dongle".into(), false)]);
+        assert_eq!(requirements(monolithic), [("pci:xhci".into(), true), ("usb:dongle".into(), false)]);
         let modular = vec![
             device("virtio:net", Some("virtio_net"), Some("virtio_net")),
             device("pci:virtio", Some("virtio-pci"), Some("virtio_pci")),
         ];
-        assert_eq!(needs(modular), [("pci:virtio".into(), false), ("virtio:net".into(), false)]);
+        assert_eq!(requirements(modular), [("pci:virtio".into(), false), ("virtio:net".into(), false)]);
     }
 }

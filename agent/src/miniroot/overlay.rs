@@ -49,7 +49,7 @@ pub fn append(initrd: &mut File, contents: &Contents<'_>, modules: &[Module]) ->
     archive.directory(inside(modules::DIR), 0o755)?;
 
     let files = contents.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
-    let modules = modules.iter().filter_map(|module| Some((module.path(), 0o644, module.image()?)));
+    let modules = modules.iter().filter_map(|module| Some((module.path(), 0o644, module.contents()?)));
     let mut parts = Vec::new();
     for (path, mode, contents) in files.chain(modules) {
         archive.file(inside(&path), mode, contents)?;

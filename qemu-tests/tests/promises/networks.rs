@@ -83,7 +83,7 @@ fn a_vlan_is_carried_into_both_lives_and_its_lease_is_renewed() {
     let lan = Lan::new(Service::Dnsmasq).tagged(7);
     let (mut machine, said) = report(Opts::stock(), &lan, &server, "vlan=7");
     assert!(said.contains("eth0.7 (52:54:00:12:34:56) has"), "{said}");
-    assert!(said.contains("transplanting 8021q"), "{said}");
+    assert!(said.contains("taking the module 8021q from"), "{said}");
     assert!(said.contains(&format!("witness: address {}", lan.net())), "{said}");
     let granted = lan.log().matches("DHCPACK").count();
     // Half of two minutes, from the first life on.

@@ -63,7 +63,7 @@ fn second_life_finds_the_cd() {
     assert_eq!(line(&said, "size"), sectors.to_string());
     assert!(line(&said, "resolv").starts_with("nameserver 10.0.2.2"));
     assert_eq!(line(&said, "address"), "10.0.2.15/24");
-    assert!(said.contains("transplanting fuse"), "the witness' initrd has no modules");
+    assert!(said.contains("taking the module fuse from"), "the witness' initrd has no modules");
     assert!(said.contains("not measured: this machine shows no TPM"));
 
     let receipt = machine.run("sleep 3; cat /run/inetboot/receipt.json", 60, Some(&server));
@@ -87,7 +87,7 @@ fn modules_of_the_targets_own_initrd_are_used() {
     };
     let server = serve(&images::witness(&witness));
     let (_machine, said) = report(&Opts { append: netdir(&server), ..Opts::default() }, &server);
-    assert!(!said.contains("transplanting"));
+    assert!(!said.contains("taking the module"));
 }
 
 #[test]
@@ -99,15 +99,15 @@ fn a_card_whose_driver_the_initrd_lacks_gets_it_from_the_root() {
     let server = serve(&images::witness(&witness));
     let opts = Opts { append: netdir(&server), card: Some("e1000"), ..Opts::default() };
     let (_machine, said) = report(&opts, &server);
-    assert!(said.contains("transplanting e1000"));
-    assert!(!said.contains("transplanting fuse"));
+    assert!(said.contains("taking the module e1000 from"));
+    assert!(!said.contains("taking the module fuse from"));
 }
 
 #[test]
 fn modules_are_taken_from_an_erofs_too() {
     let server = serve(&images::witness(&Witness { erofs: true, ..Witness::default() }));
     let (_machine, said) = report(&Opts { append: netdir(&server), ..Opts::default() }, &server);
-    assert!(said.contains("transplanting virtio_net"), "{said}");
+    assert!(said.contains("taking the module virtio_net from"), "{said}");
 }
 
 #[test]
