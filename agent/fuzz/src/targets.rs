@@ -10,7 +10,7 @@ use inetboot::formats::handoff::Handoff;
 use inetboot::formats::index::{self, Form, ours};
 use inetboot::formats::links::Links;
 use inetboot::formats::mac::Mac;
-use inetboot::formats::multiboot::{self, Module, Region, Use};
+use inetboot::formats::multiboot::{self, Layout, Module, Region, RegionKind};
 use inetboot::formats::profile::Profile;
 use inetboot::formats::statement::Statement;
 use inetboot::formats::trust::{Demand, Key, Trust};
@@ -135,10 +135,10 @@ pub const TARGETS: [(&str, Target); 26] = [
     }),
     ("multiboot", |data| {
         let module = Module { what: "kernel", bytes: data, words: "quiet" };
-        let memory = [Region { start: 0, end: 1 << 30, is: Use::Ram }];
-        if let Ok((segments, start)) = multiboot::lay_out(data, "words", &[module], &memory) {
-            assert!(segments.iter().all(|segment| segment.at + segment.length <= 1 << 30));
-            assert!(segments.iter().any(|segment| segment.at == start));
+        let memory = [Region { start: 0, end: 1 << 30, kind: RegionKind::Ram }];
+        if let Ok(Layout { segments, start }) = multiboot::lay_out(data, "words", &[module], &memory) {
+            assert!(segments.iter().all(|segment| segment.address + segment.length <= 1 << 30));
+            assert!(segments.iter().any(|segment| segment.address == start));
         }
     }),
     ("newc", |data| {

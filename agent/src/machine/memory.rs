@@ -1,6 +1,6 @@
 //! Memory: how much there is, and files that live in it (`memfd_create(2)`).
 
-use crate::formats::multiboot::{Region, Use};
+use crate::formats::multiboot::{Region, RegionKind};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
 use std::io::{self, Read};
@@ -43,13 +43,13 @@ pub fn regions() -> io::Result<Vec<Region>> {
         let number = |name: &str| {
             u64::from_str_radix(field(name)?.trim_start_matches("0x"), 16).map_err(io::Error::other)
         };
-        let is = match field("type")?.as_str() {
-            "System RAM" => Use::Ram,
-            "ACPI Tables" => Use::AcpiTables,
-            "ACPI Non-volatile Storage" => Use::AcpiStorage,
-            _ => Use::Other,
+        let kind = match field("type")?.as_str() {
+            "System RAM" => RegionKind::Ram,
+            "ACPI Tables" => RegionKind::AcpiTables,
+            "ACPI Non-volatile Storage" => RegionKind::AcpiStorage,
+            _ => RegionKind::Reserved,
         };
-        regions.push(Region { start: number("start")?, end: number("end")? + 1, is });
+        regions.push(Region { start: number("start")?, end: number("end")? + 1, kind });
     }
     regions.sort_by_key(|region| region.start);
     Ok(regions)
