@@ -1,20 +1,21 @@
 //! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel
 //! that a network boot may need. Reproducible: the same inputs give the same bytes.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A program for the desk may speak.
 
 mod list;
 mod tree;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use inetboot::desk::terminal::{Output, remark};
+use inetboot::desk::{explain, files};
 use inetboot::formats::cpio::Archive;
+use inetboot::formats::pieces::hex;
 use list::{Item, Kind};
 use lzma_rust2::filter::FilterType;
 use lzma_rust2::{CheckType, XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
-use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Stdout, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// zstd's level: the kernel unpacks all of them at the same speed.
@@ -44,16 +45,23 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let output = Output::stdout();
+    let outcome = run(&Arguments::parse(), &output)
+        .and_then(|()| output.finish().context("writing to standard output"));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mkinitramfs: {error:#}");
+            remark(&format!("mkinitramfs: {}", explain::sentence(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, output: &Output<Stdout>) -> anyhow::Result<()> {
+    let inputs: Vec<&Path> = arguments.agent.iter().map(PathBuf::as_path).collect();
+    files::ensure_no_input(&arguments.out, &inputs)?;
+    files::ensure_replaceable(&arguments.out, files::INITRAMFS)?;
+
     let mut items = match &arguments.agent {
         Some(agent) => list::parse(include_str!("../initramfs.list"), agent)?,
         None => Vec::new(),
@@ -69,8 +77,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let archive = pack(&items)?;
     let packed = compressed(&archive, arguments.modules.is_some())?;
-    fs::write(&arguments.out, &packed).with_context(|| format!("writing {}", arguments.out.display()))?;
-    table(&items, archive.len(), &packed, arguments.modules.is_some())
+    files::write(&arguments.out, files::INITRAMFS, &packed)?;
+    table(&items, archive.len(), &packed, arguments.modules.is_some(), output)
 }
 
 /// Modules are many megabytes, which zstd unpacks in a moment; without them xz is 9 % smaller, and the
@@ -103,8 +111,14 @@ fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
     Ok(archive.finish()?)
 }
 
-/// What weighs how much, alone and packed; the parts add up to a little more than the whole.
-fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyhow::Result<()> {
+/// Prints the size of each part, packed by itself as well; together they are a little more than the whole.
+fn table(
+    items: &[Item],
+    archive: usize,
+    packed: &[u8],
+    is_large: bool,
+    output: &Output<Stdout>,
+) -> anyhow::Result<()> {
     let mut parts: Vec<(&str, usize, Vec<u8>)> = Vec::new();
     for item in items {
         if let Kind::File(contents) = &item.kind {
@@ -117,16 +131,12 @@ fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyho
             }
         }
     }
-    println!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed");
+    output.line(&format!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed"));
     for (part, count, bytes) in &parts {
         let alone = compressed(bytes, is_large)?.len();
-        println!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len());
+        output.line(&format!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len()));
     }
-    println!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len());
-    println!("sha256 {}", hex(&Sha256::digest(packed)));
+    output.line(&format!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len()));
+    output.line(&format!("sha256 {}", hex(&Sha256::digest(packed))));
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

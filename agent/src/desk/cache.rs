@@ -1,6 +1,7 @@
 //! `inetbootctl cache ...`: makes and shows disks that keep pieces across boots.
 
 use crate::base::console::size;
+use crate::desk::Say;
 use crate::formats::disk_layout::{Id, SLOT};
 use crate::source::disk::Disk;
 use anyhow::{Context, ensure};
@@ -11,7 +12,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Make a cache on `path`.
-pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn format(path: &Path, label: &str, force: bool, say: &Say) -> anyhow::Result<()> {
     let named = || format!("opening {}", path.display());
     // Of a device, exclusive: not one that is mounted.
     let exclusive = OFlags::EXCL.bits() as i32;
@@ -48,7 +49,7 @@ fn is_empty(file: &File, bytes: u64) -> std::io::Result<bool> {
 }
 
 /// What the cache on `path` is called, and how full it is.
-pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
     let disk = Disk::open(path)?;
     let (superblock, used) = (disk.superblock(), disk.used()?);
     say(&format!("label: {}", superblock.label));

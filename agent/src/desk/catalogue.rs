@@ -1,10 +1,10 @@
 //! `inetbootctl catalogue`: GRUB's and iPXE's menus, of the same file as the agent's own.
 
-use crate::base::failure::Explain;
 use crate::config::Config;
+use crate::formats::boot_menu::grub_quoted;
 use crate::formats::catalogue::{Catalogue, Entry};
 use crate::formats::cmdline;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -28,19 +28,23 @@ pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     let catalogue = Catalogue::decode(&text).with_context(|| format!("{name} is not understood"))?;
     for entry in &catalogue.entries {
         Config::parse(&cmdline::words(&entry.to_string()))
-            .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
+            .with_context(|| format!("{name}: entry {}", entry.name))?;
         ensure!(
             !RESERVED.contains(&&*entry.name),
             "{name}: entry {}: that name is one of ours ({})",
             entry.name,
             RESERVED.join(", ")
         );
-        let means = |part: &str| IPXE_MEANS.iter().find(|mark| part.contains(**mark));
-        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| means(part)) {
+        if let Some(mark) = ipxe_mark(&entry.title).or_else(|| ipxe_mark(&entry.to_string())) {
             bail!("{name}: entry {}: iPXE would take \"{mark}\" for its own: leave it out", entry.name);
         }
     }
     Ok(catalogue)
+}
+
+/// The first mark in `text` that iPXE, which has no quotes, would interpret.
+pub(super) fn ipxe_mark(text: &str) -> Option<&'static str> {
+    IPXE_MEANS.into_iter().find(|mark| text.contains(mark))
 }
 
 /// A menu for GRUB. Kernel and initramfs are in `$inetboot`, as is a second initrd with the shell where
@@ -109,14 +113,6 @@ fn grub_word(word: &cmdline::Word) -> String {
     match &word.value {
         Some(value) => grub_quoted(&format!("{}={value}", word.key)),
         None => grub_quoted(&word.key),
-    }
-}
-
-fn grub_quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
-    match text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
 
 use crate::base::console::size;
-use crate::base::failure::{Explain, chain};
 use crate::config::{Access, Wanted};
+use crate::desk::files;
 use crate::formats::url::Url;
 use crate::machine::loopdev::LoopDevice;
 use crate::medium::fuse::FuseMount;
@@ -40,12 +40,14 @@ pub struct Request {
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let dir = &request.dir;
     anyhow::ensure!(dir.is_dir(), "{} is not a directory; create it first", dir.display());
+    if let Some(path) = &request.record {
+        files::ensure_replaceable(path, files::PROFILE)?;
+    }
     // Before any thread is started, so that all of them inherit the mask.
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
 
-    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)
-        .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
+    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)?;
     let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());
@@ -70,7 +72,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     mount.wait().context("serving the image")?;
     image.settle();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
-        std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
+        files::write(path, files::PROFILE, profile.encode().as_bytes())?;
     }
     let traffic = image.traffic();
     say(&format!("unmounted; {} crossed the network in {} requests", size(traffic.bytes), traffic.requests));

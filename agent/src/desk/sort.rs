@@ -3,6 +3,7 @@
 //! ext2optimizer was to HTTP-FUSE CLOOP.
 
 use crate::base::console::size;
+use crate::desk::Say;
 use crate::desk::image::read_index;
 use crate::formats::pieces::Pieces;
 use crate::formats::profile::Profile;
@@ -31,13 +32,7 @@ const NONE: usize = u32::MAX as usize;
 
 /// Write to `out` mksquashfs's sort file for the files of the squashfs in `iso` that the boot of
 /// `profile` read. An image whose pieces are an index's needs that `index`.
-pub fn sort(
-    profile: &Path,
-    iso: &Path,
-    index: Option<&Path>,
-    out: &mut dyn FnMut(&str),
-    say: &dyn Fn(&str),
-) -> anyhow::Result<()> {
+pub fn sort(profile: &Path, iso: &Path, index: Option<&Path>, out: &Say, say: &Say) -> anyhow::Result<()> {
     let file = File::open(iso).with_context(|| format!("opening {}", iso.display()))?;
     let length = file.metadata()?.len();
     let pieces = match index {

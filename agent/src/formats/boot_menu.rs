@@ -1,7 +1,9 @@
-//! What the medium's own boot menu says: GRUB's `grub.cfg` and `loopback.cfg`, and ISOLINUX's
-//! configuration. Pure; a reader of menus, not an interpreter: variables are followed, `if` is
-//! not evaluated (both branches are read), and the first entry wins.
+//! The medium's own boot menu: GRUB's `grub.cfg` and `loopback.cfg`, and ISOLINUX's configuration. Pure.
+//!
+//! A reader of menus, not an interpreter: variables are followed, `if` is not evaluated (both branches are
+//! read), and the first entry wins. [`grub_quoted`] is the other way round, for the menus that we write.
 
+use crate::formats::cmdline::{self, Word};
 use std::collections::HashMap;
 
 /// A program that a menu starts, and its arguments.
@@ -80,51 +82,8 @@ impl Grub<'_> {
     fn read(&mut self, text: &str, depth: usize) {
         // A backslash at the end of a line joins it with the next.
         for line in text.replace("\\\n", " ").lines() {
-            let words: Vec<Word> = grub_words(line);
-            let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
-            let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
-            match plain.as_slice() {
-                ["set", assignment, ..] => {
-                    if let Some((name, value)) = assignment.split_once('=') {
-                        self.variables.insert(name.to_owned(), value.to_owned());
-                    }
-                }
-                ["menuentry", title, ..] => {
-                    self.close();
-                    self.open = Some(Entry { title: (*title).to_owned(), ..Entry::default() });
-                }
-                ["}", ..] => self.close(),
-                ["source" | "configfile" | ".", path, ..] if depth < DEEPEST => {
-                    if let Some(text) = (self.files)(relative(path)) {
-                        self.read(&text, depth + 1);
-                    }
-                }
-                ["linux" | "linuxefi" | "linux16", ..] => {
-                    let Program { path, words } = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.kernel = path;
-                        entry.words = words;
-                    }
-                }
-                ["multiboot" | "multiboot2", ..] => {
-                    let hypervisor = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.hypervisor = Some(hypervisor);
-                    }
-                }
-                ["module" | "module2", ..] => {
-                    let module = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.add_module(module);
-                    }
-                }
-                ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
-                    let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
-                    if let Some(entry) = &mut self.open {
-                        entry.initrds = initrds;
-                    }
-                }
-                _ => {}
+            for words in grub_statements(line) {
+                self.statement(&words, depth);
             }
         }
         if depth == 0 {
@@ -132,21 +91,71 @@ impl Grub<'_> {
         }
     }
 
+    fn statement(&mut self, words: &[Template], depth: usize) {
+        let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
+        let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+        match plain.as_slice() {
+            ["set", assignment, ..] => {
+                if let Some((name, value)) = assignment.split_once('=') {
+                    self.variables.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            ["menuentry", title, ..] => {
+                self.close();
+                self.open = Some(Entry { title: (*title).to_owned(), ..Entry::default() });
+            }
+            ["}", ..] => self.close(),
+            ["source" | "configfile" | ".", path, ..] if depth < DEEPEST => {
+                if let Some(text) = (self.files)(relative(path)) {
+                    self.read(&text, depth + 1);
+                }
+            }
+            ["linux" | "linuxefi" | "linux16", ..] => {
+                let Program { path, words } = self.program(&words[1..]);
+                if let Some(entry) = &mut self.open {
+                    entry.kernel = path;
+                    entry.words = words;
+                }
+            }
+            ["multiboot" | "multiboot2", ..] => {
+                let hypervisor = self.program(&words[1..]);
+                if let Some(entry) = &mut self.open {
+                    entry.hypervisor = Some(hypervisor);
+                }
+            }
+            ["module" | "module2", ..] => {
+                let module = self.program(&words[1..]);
+                if let Some(entry) = &mut self.open {
+                    entry.add_module(module);
+                }
+            }
+            ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
+                let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
+                if let Some(entry) = &mut self.open {
+                    entry.initrds = initrds;
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn close(&mut self) {
         self.entries.extend(self.open.take().filter(Entry::is_whole));
     }
 
-    /// A path and arguments, behind the command's own options.
-    fn program(&self, words: &[Word]) -> Program {
+    /// A path and arguments, after the command's own options. Arguments that a kernel's command line cannot
+    /// say are left out: one quote too many would swallow the words after it.
+    fn program(&self, words: &[Template]) -> Program {
         let mut words =
             words.iter().map(|word| self.expand(word)).skip_while(|(word, _)| word.starts_with("--"));
         let path = words.next().map(|(path, _)| relative(&path).to_owned()).unwrap_or_default();
-        let complete = words.filter(|(_, complete)| *complete).map(|(word, _)| quoted(word));
-        Program { path, words: complete.collect() }
+        let complete = words.filter(|(_, complete)| *complete);
+        let said = complete.filter_map(|(word, _)| Word::saying(&word)).map(|word| word.raw);
+        Program { path, words: said.collect() }
     }
 
     /// The word with its variables replaced, and whether all of them were set.
-    fn expand(&self, word: &Word) -> (String, bool) {
+    fn expand(&self, word: &Template) -> (String, bool) {
         let mut text = String::new();
         let mut complete = true;
         for part in word {
@@ -163,7 +172,7 @@ impl Grub<'_> {
 }
 
 /// A word of GRUB's language, its quotes removed and its variables marked.
-type Word = Vec<Part>;
+type Template = Vec<Part>;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
@@ -171,20 +180,26 @@ enum Part {
     Variable(String),
 }
 
-/// The words of one line, as GRUB's lexer splits them (GRUB manual, "Quoting"). `;` separates
-/// statements, of which only the first matters in menus; `{` and `#` end what is of interest.
-fn grub_words(line: &str) -> Vec<Word> {
-    let mut words = Vec::new();
-    let mut word: Option<Word> = None;
+/// The statements of one line, as GRUB's lexer splits them (GRUB manual, "Quoting"): `;` and `{` end one, and
+/// `}` is one by itself. What follows `#` is a comment.
+fn grub_statements(line: &str) -> Vec<Vec<Template>> {
+    let mut statements = vec![Vec::new()];
+    let mut word: Option<Template> = None;
     let mut chars = line.chars().peekable();
     let mut quote: Option<char> = None;
-    let push = |word: &mut Option<Word>, character: char| {
+    let push = |word: &mut Option<Template>, character: char| {
         let parts = word.get_or_insert_default();
         match parts.last_mut() {
             Some(Part::Text(text)) => text.push(character),
             _ => parts.push(Part::Text(character.into())),
         }
     };
+    let end_word = |statements: &mut Vec<Vec<Template>>, word: &mut Option<Template>| {
+        if let Some(last) = statements.last_mut() {
+            last.extend(word.take());
+        }
+    };
+
     while let Some(character) = chars.next() {
         match (character, quote) {
             (c, Some(q)) if c == q => quote = None,
@@ -208,18 +223,29 @@ fn grub_words(line: &str) -> Vec<Word> {
                 word.get_or_insert_default().push(Part::Variable(name));
             }
             ('#', None) if word.is_none() => break,
-            (';', None) => break,
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (';' | '{' | '}', None) => {
+                end_word(&mut statements, &mut word);
+                if character == '}' {
+                    statements.push(vec![vec![Part::Text("}".into())]]);
+                }
+                statements.push(Vec::new());
+            }
+            (c, None) if c.is_whitespace() => end_word(&mut statements, &mut word),
             (c, _) => push(&mut word, c),
         }
     }
-    words.extend(word);
-    words
+    end_word(&mut statements, &mut word);
+    statements.retain(|statement| !statement.is_empty());
+    statements
 }
 
-/// A word as it stands on a command line: one with blanks in quotes, as GRUB writes it.
-fn quoted(word: String) -> String {
-    if word.contains(char::is_whitespace) { format!("\"{word}\"") } else { word }
+/// `text` as one word of GRUB's language.
+pub fn grub_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// A path from the medium's root: without GRUB's device prefix and leading slashes.
@@ -285,12 +311,15 @@ impl Isolinux<'_> {
         }
         let mut words = Vec::new();
         let mut initrds = None;
-        for word in rest.split_whitespace() {
+        // A quote that is left open is closed: the kernel reads the same, and what is appended is not swallowed.
+        let is_open = cmdline::words(rest).last().is_some_and(Word::has_open_quote);
+        let closed = if is_open { format!("{rest}\"") } else { rest.to_owned() };
+        for word in cmdline::words(&closed).into_iter().map(|word| word.raw) {
             match word.strip_prefix("initrd=") {
                 Some(paths) => initrds = Some(paths.split(',').map(|path| self.path(path)).collect()),
                 // ISOLINUX knows no variables; a `$` is left over from a template.
                 None if word.contains('$') => {}
-                None => words.push(word.to_owned()),
+                None => words.push(word),
             }
         }
         if let Some(entry) = self.entries.last_mut() {
@@ -412,7 +441,38 @@ mod tests {
         assert_eq!(found[1].initrds, ["isolinux/initrd.gz"]);
     }
 
+    /// An entry on one line is read as one over several lines is; braces and semicolons in quotes are text.
+    #[test]
+    fn statements_share_a_line() {
+        let found = grub(
+            "menuentry 'A {x; y}' { linux /k 'a;b' c; initrd /i; }\nmenuentry b{ linux /l\n initrd /j\n}",
+        );
+        assert_eq!((found[0].title.as_str(), found[0].kernel.as_str()), ("A {x; y}", "k"));
+        assert_eq!(
+            (found[0].words.as_slice(), found[0].initrds[0].as_str()),
+            (&["a;b".into(), "c".into()][..], "i")
+        );
+        assert_eq!((found[1].title.as_str(), found[1].kernel.as_str(), found.len()), ("b", "l", 2));
+    }
+
+    /// No argument of a medium's menu swallows those that are appended to it.
+    #[test]
+    fn open_quotes_swallow_nothing() {
+        let found = grub("menuentry a {\n linux /k x=\\\" '\"a b\"' ok\n initrd /i\n}\n");
+        assert_eq!(found[0].words, ["\"a b\"", "ok"]);
+        let text = "label a\n kernel /k\n append initrd=/i x=\"a b\" y=\"c d\n";
+        let found = entries("isolinux/isolinux.cfg", text, &|_| None);
+        assert_eq!(found[0].words, ["x=\"a b\"", "y=\"c d\""]);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_quoted_is_one_word(text in "\\PC{0,20}") {
+            let read = grub_statements(&grub_quoted(&text));
+            let is_text = |part: &Part| *part == Part::Text(text.clone());
+            prop_assert!(read.len() == 1 && read[0].len() == 1 && read[0][0].iter().all(is_text), "{read:?}");
+        }
+
         #[test]
         fn no_menu_makes_it_panic(text in "[a-z {}$'\"\\\\\n;#=/]{0,200}") {
             grub(&text);

@@ -15,6 +15,19 @@ pub struct Word {
 }
 
 impl Word {
+    /// The word whose text is `text`: as it stands where the kernel reads it as one word, and in quotes where
+    /// blanks would split it. `None` where neither will do; the kernel knows no escapes.
+    pub fn saying(text: &str) -> Option<Self> {
+        let raw = match text.contains('"') {
+            false if text.contains(|c: char| c.is_ascii_whitespace()) => format!("\"{text}\""),
+            _ => text.to_owned(),
+        };
+        match words(&raw).as_slice() {
+            [word] if word.raw == raw && !word.has_open_quote() => Some(word.clone()),
+            _ => None,
+        }
+    }
+
     fn parse(raw: &str) -> Self {
         // The kernel removes quotes that enclose the word or its value; it keeps inner ones.
         let whole = raw.strip_prefix('"').map_or(raw, |inner| inner.strip_suffix('"').unwrap_or(inner));
@@ -27,12 +40,6 @@ impl Word {
             }
         };
         Self { raw: raw.to_owned(), key: key.to_owned(), value }
-    }
-
-    /// The word `key=value`, quoted as the kernel wants it. `value` must have no double quote.
-    pub fn new(key: &str, value: &str) -> Self {
-        let word = format!("{key}={value}");
-        Self::parse(&if word.contains(char::is_whitespace) { format!("\"{word}\"") } else { word })
     }
 
     /// True if a quote is opened and not closed. The kernel then takes all that follows for a part of
@@ -111,7 +118,27 @@ mod tests {
         assert_eq!(raw.join(" "), line);
     }
 
+    /// A text is one word or is refused; it never becomes two, and never swallows the next.
+    #[test]
+    fn a_text_becomes_one_word() {
+        let raw = |text: &str| Word::saying(text).map(|word| word.raw);
+        assert_eq!(raw("quiet").as_deref(), Some("quiet"));
+        assert_eq!(raw("a=b c").as_deref(), Some("\"a=b c\""));
+        assert_eq!(raw("dyndbg=\"file x +p\"").as_deref(), Some("dyndbg=\"file x +p\""));
+        for text in ["", "x=\"", "a \"b\"", "a=\"b\" c"] {
+            assert_eq!(raw(text), None, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_word_stays_one_beside_others(text in "[a-c=\" ]{0,12}") {
+            if let Some(word) = Word::saying(&text) {
+                let line = format!("{word} demanded");
+                prop_assert_eq!(words(&line).len(), 2);
+            }
+        }
+
         #[test]
         fn any_line_survives_being_split_and_joined(line in "[ -~]{0,200}") {
             let joined = words(&line).iter().map(Word::to_string).collect::<Vec<_>>().join(" ");

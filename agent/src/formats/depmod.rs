@@ -53,9 +53,8 @@ impl Index {
         }
         for line in text("modules.softdep").unwrap_or_default().lines() {
             if let ["softdep", module, rest @ ..] = &line.split_whitespace().collect::<Vec<_>>()[..] {
-                let before = rest.iter().skip_while(|word| **word != "pre:").skip(1);
-                let before = before.take_while(|word| **word != "post:").map(|word| normal(word)).collect();
-                index.before.insert(normal(module), before);
+                // A module may have several lines: Debian's btrfs has four.
+                index.before.entry(normal(module)).or_default().extend(pre(rest));
             }
         }
         index.builtin = text("modules.builtin").unwrap_or_default().lines().map(name_of).collect();
@@ -132,6 +131,22 @@ impl Index {
     }
 }
 
+/// The modules that a line of `modules.softdep` wants before another: those after `pre:`, which may stand
+/// after `post:` and more than once (modprobe.d(5)).
+fn pre(words: &[&str]) -> Vec<String> {
+    let mut is_pre = false;
+    let mut wanted = Vec::new();
+    for word in words {
+        match *word {
+            "pre:" => is_pre = true,
+            "post:" => is_pre = false,
+            name if is_pre => wanted.push(normal(name)),
+            _ => {}
+        }
+    }
+    wanted
+}
+
 /// `kernel/drivers/net/virtio_net.ko.xz` is the module `virtio_net`.
 pub fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
@@ -184,6 +199,22 @@ mod tests {
         );
         assert_eq!(index().load_order("r8169").len(), 3);
         assert_eq!(index().load_order("r8169")[1], "kernel/drivers/net/phy/realtek.ko");
+    }
+
+    /// Every line of modules.softdep counts, and every `pre:` of a line.
+    #[test]
+    fn soft_dependencies_add_up() {
+        let index = Index::parse(&|name| {
+            let text = match name {
+                "modules.dep" => "a.ko:\nb.ko:\nc.ko:\nd.ko:\nx-y.ko:\n",
+                "modules.softdep" => {
+                    "softdep x-y pre: a\nsoftdep x_y pre: b post: d\nsoftdep x-y post: d pre: c\n"
+                }
+                _ => return None,
+            };
+            Some(text.into())
+        });
+        assert_eq!(index.unwrap().load_order("x_y"), ["a.ko", "b.ko", "c.ko", "x-y.ko"]);
     }
 
     #[test]
