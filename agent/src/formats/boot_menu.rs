@@ -6,38 +6,37 @@
 use crate::formats::cmdline::{self, Word};
 use std::collections::HashMap;
 
-/// A program that a menu starts, and its arguments.
+/// A program that a menu starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Its path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub path: String,
-    /// Its arguments.
+    /// Its arguments, each as it stands on a kernel's command line.
     pub words: Vec<String>,
 }
 
 /// An entry that starts Linux, by itself or under a hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// Its title.
     pub title: String,
-    /// The kernel's path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub kernel: String,
-    /// The initrds' paths.
+    /// Paths like the kernel's.
     pub initrds: Vec<String>,
-    /// The kernel's arguments. Words with a variable that is not set are left out: the loader
-    /// would have known it, we do not.
+    /// The kernel's arguments, as in [`Program`]. Words with a variable that is not set are left out: the boot
+    /// loader would have known its value.
     pub words: Vec<String>,
     /// The hypervisor that starts it all (`multiboot2`, `mboot.c32`).
     pub hypervisor: Option<Program>,
 }
 
-/// Files that a menu includes, by path on the medium.
+/// Reads a file that a menu includes, by its path on the medium.
 pub type Files<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Includes nested deeper than this are a loop.
+/// Includes within includes at most; deeper ones are a loop.
 const DEEPEST: usize = 8;
 
-/// The Linux entries of the menu in `text`, in the dialect that its path tells.
+/// The Linux entries of the menu in `text`. Its path tells GRUB's language from ISOLINUX's.
 pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
     // The others are ISOLINUX's, and SYSLINUX's, which are the same.
     if path.ends_with("grub.cfg") || path.ends_with("loopback.cfg") {
@@ -54,12 +53,12 @@ pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
 }
 
 impl Entry {
-    /// Whether it starts Linux as far as can be seen.
+    /// True if it starts Linux, as far as can be seen.
     fn is_whole(&self) -> bool {
         !self.kernel.is_empty() && !self.initrds.is_empty()
     }
 
-    /// What a hypervisor is given: first the kernel, then its initrds.
+    /// Adds a module that a hypervisor is given: the first is the kernel, the others are initrds.
     fn add_module(&mut self, module: Program) {
         if self.kernel.is_empty() {
             self.kernel = module.path;
@@ -73,7 +72,7 @@ impl Entry {
 struct Grub<'a> {
     variables: HashMap<String, String>,
     entries: Vec<Entry>,
-    /// The menuentry we are inside of.
+    /// The menuentry that has begun and not ended.
     open: Option<Entry>,
     files: &'a Files<'a>,
 }
@@ -154,7 +153,7 @@ impl Grub<'_> {
         Program { path, words: said.collect() }
     }
 
-    /// The word with its variables replaced, and whether all of them were set.
+    /// Replaces a word's variables. False if one of them is not set.
     fn expand(&self, word: &Template) -> (String, bool) {
         let mut text = String::new();
         let mut complete = true;
