@@ -78,6 +78,7 @@ pub fn ipxe(catalogue: &Catalogue, arguments: &str, has_shell: bool) -> Vec<(Str
         None => String::new(),
         Some(timeout) => format!(" --timeout {}", timeout.as_millis()),
     };
+
     let mut menu = String::from("#!ipxe\n:start\nmenu InetBoot: what shall be booted?\n");
     let mut scripts = Vec::new();
     for (name, title, words) in rows(catalogue, has_shell) {
@@ -90,6 +91,7 @@ pub fn ipxe(catalogue: &Catalogue, arguments: &str, has_shell: bool) -> Vec<(Str
         );
         scripts.push((format!("{name}.ipxe"), script));
     }
+
     let _ = write!(
         menu,
         "item exit iPXE's own shell\nchoose{wait} selected || goto exit\niseq ${{selected}} exit && goto exit ||\nchain ${{selected}}.ipxe || goto start\n:exit\nshell\n"

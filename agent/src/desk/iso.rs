@@ -188,6 +188,7 @@ impl Iso {
             let unpacked: Arc<dyn Source> = Arc::new(Cloop::open(file)?);
             return Ok(Box::new(Tree::of(&unpacked)?));
         }
+
         let reader = BufReader::with_capacity(1 << 17, Reader { source: file, at: 0 });
         let squashfs = Squashfs(FilesystemReader::from_reader(reader).map_err(|error| anyhow!("{error}"))?);
         match NESTED.iter().find_map(|path| squashfs.file(Path::new(path))) {

@@ -154,6 +154,7 @@ fn pack(
     for (name, contents) in modules {
         files.push(file(&format!("{}/{release}/{name}", handoff::MODULES_PATH), contents));
     }
+
     let mut archive = cpio::Archive::new(GzEncoder::new(Vec::new(), Compression::best()));
     overlay::add_devices(&mut archive)?;
     let mut made = BTreeSet::new();

@@ -129,7 +129,7 @@ fn hash(signature: &TpmuSignature) -> Result<Bank, QuoteError> {
     Bank::from_id(id.value()).ok_or(QuoteError::Algorithm(SIGNATURE))
 }
 
-/// How RSA keys sign, by digest: `TPM_ALG_RSASSA`, `TPM_ALG_RSAPSS`.
+/// The schemes of RSA keys, for each digest: `TPM_ALG_RSASSA`, then `TPM_ALG_RSAPSS`.
 const RSA: [(TpmAlgId, [&RsaParameters; 2]); 3] = [
     (TpmAlgId::Sha256, [&RSA_PKCS1_2048_8192_SHA256, &RSA_PSS_2048_8192_SHA256]),
     (TpmAlgId::Sha384, [&RSA_PKCS1_2048_8192_SHA384, &RSA_PSS_2048_8192_SHA384]),

@@ -54,6 +54,7 @@ impl Subject {
 fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let what = || format!("reading {}", initramfs.display());
     let ca = ca.map(|path| path.strip_prefix("/").unwrap_or(path));
+
     let (mut agent, mut pem) = (None, None);
     let mut input = BufReader::new(File::open(initramfs).with_context(what)?);
     cpio::walk(&mut input, &mut |member| {
@@ -68,6 +69,7 @@ fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Optio
         Ok(())
     })
     .with_context(what)?;
+
     if let Some(ca) = ca {
         ensure!(
             pem.is_some(),

@@ -93,6 +93,7 @@ impl Grub<'_> {
     fn statement(&mut self, words: &[Template], depth: usize) {
         let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
         let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+
         match plain.as_slice() {
             ["set", assignment, ..] => {
                 if let Some((name, value)) = assignment.split_once('=') {
@@ -109,30 +110,22 @@ impl Grub<'_> {
                     self.read(&text, depth + 1);
                 }
             }
+            _ => self.command(&plain, words),
+        }
+    }
+
+    /// A command of the entry that is open.
+    fn command(&mut self, plain: &[&str], words: &[Template]) {
+        let program = self.program(words.get(1..).unwrap_or_default());
+        let Some(entry) = &mut self.open else { return };
+        match plain {
             ["linux" | "linuxefi" | "linux16", ..] => {
-                let Program { path, words } = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.kernel = path;
-                    entry.words = words;
-                }
+                (entry.kernel, entry.words) = (program.path, program.words);
             }
-            ["multiboot" | "multiboot2", ..] => {
-                let hypervisor = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.hypervisor = Some(hypervisor);
-                }
-            }
-            ["module" | "module2", ..] => {
-                let module = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.add_module(module);
-                }
-            }
+            ["multiboot" | "multiboot2", ..] => entry.hypervisor = Some(program),
+            ["module" | "module2", ..] => entry.add_module(program),
             ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
-                let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
-                if let Some(entry) = &mut self.open {
-                    entry.initrds = initrds;
-                }
+                entry.initrds = initrds.iter().map(|path| relative(path).to_owned()).collect();
             }
             _ => {}
         }
@@ -276,30 +269,25 @@ impl Isolinux<'_> {
                         self.read(&text, depth + 1);
                     }
                 }
-                "menu" => {
-                    if let Some(("label", title)) =
-                        rest.split_once(char::is_whitespace).map(|(k, t)| (k, t.trim()))
-                        && let Some(entry) = self.entries.last_mut()
-                    {
-                        // `^` marks the hot key.
-                        entry.title = title.replace('^', "");
-                    }
-                }
-                "linux" | "kernel" => {
-                    let kernel = self.path(rest);
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.kernel = kernel;
-                    }
-                }
-                "initrd" => {
-                    let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.initrds = initrds;
-                    }
-                }
                 "append" => self.append(rest),
-                _ => {}
+                key => self.line(key, rest),
             }
+        }
+    }
+
+    /// A line that is about the last label.
+    fn line(&mut self, key: &str, rest: &str) {
+        let kernel = self.path(rest);
+        let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
+        let Some(entry) = self.entries.last_mut() else { return };
+        match (key, rest.split_once(char::is_whitespace)) {
+            // `^` marks the hot key.
+            ("menu", Some((label, title))) if label.eq_ignore_ascii_case("label") => {
+                entry.title = title.trim().replace('^', "");
+            }
+            ("linux" | "kernel", _) => entry.kernel = kernel,
+            ("initrd", _) => entry.initrds = initrds,
+            _ => {}
         }
     }
 
@@ -308,6 +296,7 @@ impl Isolinux<'_> {
             self.multiboot(rest);
             return;
         }
+
         let mut words = Vec::new();
         let mut initrds = None;
         // A quote that is left open is closed: the kernel reads the same, and what is appended is not swallowed.
@@ -321,6 +310,7 @@ impl Isolinux<'_> {
                 None => words.push(word),
             }
         }
+
         if let Some(entry) = self.entries.last_mut() {
             entry.words = words;
             if let Some(initrds) = initrds {
@@ -431,7 +421,7 @@ mod tests {
 
     #[test]
     fn isolinux_is_read_too() {
-        let text = "label live-amd64\n\tmenu label ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
+        let text = "label live-amd64\n\tMENU LABEL ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
             \tappend boot=live components findiso=${iso_path}\nlabel old\n kernel vmlinuz\n append initrd=initrd.gz quiet\n";
         let found = entries("isolinux/live.cfg", text, &|_| None);
         assert_eq!(found[0].title, "Live system");

@@ -79,6 +79,7 @@ pub fn walk(input: &mut dyn BufRead, visit: &mut dyn FnMut(Member<'_>) -> io::Re
         let start = input.start()?;
         let place = input.place - start.len() as u64;
         let mut rest = start.as_slice().chain(&mut input);
+
         match Packing::of(&start) {
             Packing::Plain if start.starts_with(b"0707") => archive(&mut rest, visit)?,
             Packing::Plain => {

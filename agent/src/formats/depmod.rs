@@ -46,17 +46,20 @@ impl Index {
                 index.modules.insert(name_of(path), Entry { path: path.to_owned(), needs });
             }
         }
+
         for line in text("modules.alias").unwrap_or_default().lines() {
             if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
                 index.aliases.push((pattern.to_owned(), normal(module)));
             }
         }
+
         for line in text("modules.softdep").unwrap_or_default().lines() {
             if let ["softdep", module, rest @ ..] = &line.split_whitespace().collect::<Vec<_>>()[..] {
                 // A module may have several lines: Debian's btrfs has four.
                 index.before.entry(normal(module)).or_default().extend(pre(rest));
             }
         }
+
         index.builtin = text("modules.builtin").unwrap_or_default().lines().map(name_of).collect();
         // NUL-separated "module.key=value".
         for field in text("modules.builtin.modinfo").unwrap_or_default().split('\0') {

@@ -306,6 +306,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+
         let length = self.u32()? as usize;
         Ok(Event { pcr, kind, digests, data: self.take(length)?.to_vec() })
     }

@@ -125,6 +125,7 @@ fn unmarshal<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, ResponseError> {
         }
         refused => return Err(ResponseError::Refused(refused.to_string())),
     }
+
     if tag != TpmSt::Sessions {
         return Ok(R::unmarshal_body(&[], body)?);
     }

@@ -88,6 +88,7 @@ impl Screen {
         let mut waiting: Vec<PollFd<'_>> =
             self.terminals.iter().map(|terminal| PollFd::new(&terminal.file, PollFlags::IN)).collect();
         let is_quiet = !matches!(poll(&mut waiting, Some(&moment)), Ok(1..));
+
         let (mut pressed, mut is_dead) = (Vec::new(), !is_quiet);
         for terminal in &mut self.terminals {
             let mut bytes = [0; 256];

@@ -54,6 +54,7 @@ pub fn configure(device: &File, backing: BorrowedFd<'_>, direct: bool) -> io::Re
     if direct {
         flags |= LO_FLAGS_DIRECT_IO;
     }
+
     let config = LoopConfig {
         fd: backing.as_raw_fd() as u32,
         block_size: 0,
