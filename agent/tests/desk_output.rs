@@ -1,5 +1,5 @@
-//! What `inetbootctl` prints reaches its reader, or fails in words: no verb panics where a pipe is closed, and
-//! every error ends with the hint of the step that it came from.
+//! The output of `inetbootctl`: no verb panics where a pipe is closed, lost output is an error, and errors end with
+//! the hint of the step that they came from.
 #![allow(clippy::expect_used, clippy::unwrap_used)] // tests
 
 use std::fs::{self, File};

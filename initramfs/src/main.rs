@@ -1,5 +1,5 @@
-//! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel
-//! that a network boot may need. Reproducible: the same inputs give the same bytes.
+//! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel that a network boot
+//! may need. The result is reproducible: the same inputs give the same bytes.
 
 mod list;
 mod tree;
@@ -18,28 +18,27 @@ use std::io::{Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// zstd's level: the kernel unpacks all of them at the same speed.
+/// zstd's level. The kernel unpacks all levels at the same speed.
 const ZSTD_LEVEL: i32 = 19;
 
-/// xz's level.
 const XZ_PRESET: u32 = 9;
 
 /// Pack InetBoot's initramfs and print what is in it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The agent: becomes /init. Without it there is only what is added: a second initrd beside the
+    /// The agent, which becomes /init. Without it the archive has only the files of --add: a second initrd beside the
     /// first.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// The kernel's module directory (…/lib/modules/RELEASE, with depmod's files in it); none for a
-    /// kernel that has everything built in.
+    /// The kernel's module directory (.../lib/modules/RELEASE, with depmod's files); leave it out for a kernel that has
+    /// everything built in.
     #[arg(long, value_name = "DIR", requires = "agent")]
     modules: Option<PathBuf>,
-    /// A further file, e.g. a CA certificate or a shell. May be repeated.
+    /// Another file, such as a CA certificate or a shell. May be repeated.
     #[arg(long, value_name = "FILE=/NAME")]
     add: Vec<String>,
-    /// Where to write the initramfs.
+    /// The initramfs to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -81,13 +80,12 @@ fn run(arguments: &Arguments, output: &Output<Stdout>) -> anyhow::Result<()> {
     table(&items, archive.len(), &packed, arguments.modules.is_some(), output)
 }
 
-/// Modules are many megabytes, which zstd unpacks in a moment; without them xz is 9 % smaller, and the
-/// moment is as short.
+/// Modules are many megabytes, which zstd unpacks in a moment. Without them xz is 9 % smaller, and as quick.
 fn compressed(archive: &[u8], is_large: bool) -> anyhow::Result<Vec<u8>> {
     if is_large {
         return zstd::encode_all(archive, ZSTD_LEVEL).context("compressing");
     }
-    // The kernel knows this filter and this check, and no others that would do.
+    // Of xz's filters and checks, the kernel supports these.
     let mut options = XzOptions::with_preset(XZ_PRESET);
     options.set_check_sum_type(CheckType::Crc32);
     options.prepend_pre_filter(FilterType::BcjX86, 0);
@@ -131,6 +129,7 @@ fn table(
             }
         }
     }
+
     output.line(&format!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed"));
     for (part, count, bytes) in &parts {
         let alone = compressed(bytes, is_large)?.len();

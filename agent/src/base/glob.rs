@@ -4,13 +4,12 @@
 //! `[a-z]`. [`matches_text`] takes text in which `*` alone is special, for patterns that people make of
 //! lines they saw: addresses have `?`, `[` and `]` in them.
 
-/// Whether `text` matches all of the shell pattern `pattern`.
+/// True if the shell pattern `pattern` takes all of `text`.
 pub fn matches(pattern: &str, text: &str) -> bool {
     run(pattern.as_bytes(), text.as_bytes(), shell)
 }
 
-/// Whether `text` matches all of `pattern`, in which `*` stands for anything and every other character for
-/// itself.
+/// True if `pattern` takes all of `text`; `*` stands for any text, and every other character for itself.
 pub fn matches_text(pattern: &str, text: &str) -> bool {
     run(pattern.as_bytes(), text.as_bytes(), literal)
 }
@@ -54,6 +53,7 @@ fn shell(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
         b'[' => {
             let close = p + 1 + pattern[p + 1..].iter().position(|byte| *byte == b']')?;
             let set = &pattern[p + 1..close];
+
             let mut at = 0;
             while at < set.len() {
                 let (low, high, width) = match set[at..] {

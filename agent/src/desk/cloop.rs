@@ -1,4 +1,4 @@
-//! `inetbootctl cloop`: looks into a compressed image of KNOPPIX, and unpacks it.
+//! `inetbootctl cloop`: checks a compressed image of KNOPPIX, and unpacks it.
 
 use crate::desk::files;
 use crate::source::cloop::Cloop;
@@ -9,11 +9,11 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Bytes that are unpacked at a time.
+/// Bytes that are read at a time.
 const STRIDE: u64 = 1 << 20;
 
-/// What the image at `path` is; written to `out`, unpacked, where that is given. Every block is
-/// unpacked either way, so that damage shows.
+/// Unpacks every block of the image at `path`, so that damage shows, into `out` if that is given. Returns a
+/// sentence on the image.
 pub fn cloop(path: &Path, out: Option<&Path>) -> anyhow::Result<String> {
     let opened = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let length = opened.metadata()?.len();

@@ -297,6 +297,7 @@ pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
         pieces.count(),
         size(pieces.usual_size())
     ));
+
     for place in &index.places {
         match place {
             Place::File(url) => say(&format!("file: {url}")),

@@ -200,6 +200,7 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
     if !values.keys().any(|(bank, _)| banks.contains(bank)) {
         return Some("the values are of other banks than the log".into());
     }
+
     // A PCR that the log never mentions may have been extended by a program that keeps no log.
     let ours = |pcr: u32| pcr == WORDS || pcr == BYTES;
     for ((bank, pcr), holds) in values.iter().filter(|((bank, _), _)| banks.contains(bank)) {
@@ -274,6 +275,7 @@ fn altered(log: &EventLog) -> Option<String> {
             }
             None => continue,
         };
+
         if digests.iter().any(|(bank, digest)| event.digest(*bank) != Some(digest)) {
             return edited("its digest is of something else");
         }
@@ -477,7 +479,7 @@ mod tests {
         assert!(outside(&log, &other).unwrap().is_some(), "a question mark stands for itself");
     }
 
-    /// What `tests/fixtures/tpm/make` tells of.
+    /// A file that `tests/fixtures/tpm/make` made.
     fn fixture(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tpm").join(name)
     }

@@ -15,28 +15,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A person at a desk prefers an error to a hanging program.
+/// Ends with an error after a minute without a server, instead of waiting for ever as a boot does.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// How the names of indexes end.
+/// The suffixes of indexes.
 const INDEXES: [&str; 4] = [".idx", ".torrent", ".meta4", ".caibx"];
 
-/// What to mount where.
+/// The parameters of [`run`].
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The image.
     pub image: Wanted,
     /// An existing, empty directory.
     pub dir: PathBuf,
-    /// How to reach the server.
     pub access: Access,
-    /// Where the profile goes.
+    /// The file for the profile: the order in which the image was read.
     pub record: Option<PathBuf>,
-    /// Whether to make a block device of it too.
+    /// True to make a block device of the image as well.
     pub device: bool,
 }
 
-/// Mount, say so with `say`, and serve until the file is unmounted or the program is told to stop.
+/// Mounts the image, and serves it until it is unmounted or the program gets a signal to stop.
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let dir = &request.dir;
     anyhow::ensure!(dir.is_dir(), "{} is not a directory; create it first", dir.display());
@@ -79,7 +78,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the image is called where only its index is named.
+/// The name of the file in the directory: the image's, even if the address is that of its index.
 fn file_name(image: &Wanted) -> &str {
     let name = image.urls.first().map_or("image", Url::file_name);
     INDEXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
@@ -93,7 +92,7 @@ fn stop_signals() -> SigSet {
     stop
 }
 
-/// Unmounting is what ends the session, whoever does it.
+/// Unmounts when a signal asks for it. Unmounting ends the session, as it does when another program unmounts.
 fn end_when_told(stop: &SigSet, device: Option<LoopDevice>, dir: &Path) {
     let told = stop.wait().is_ok();
     // It holds the file open.

@@ -1,6 +1,6 @@
-//! `inetbootctl overlay`: what boots an image without kexec. A boot loader starts the image's own
-//! kernel, which may be signed, with its own initrd and behind that our overlay: the agent, and the
-//! drivers of all cards for that kernel, out of the image's root.
+//! `inetbootctl overlay`: makes the files that boot an image without kexec. A boot loader starts the image's own
+//! kernel, which may be signed, with its own initrd and our overlay after it: the agent, and the drivers of all
+//! network cards for that kernel, from the image's root.
 
 use crate::config::{Boot, Config};
 use crate::desk::catalogue::{grub_words, ipxe_mark};
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// The argument that names certificates.
 const CA: &str = "inetboot.ca";
 
-/// What is made, and what it is called.
+/// The names of the files.
 const KERNEL: &str = "vmlinuz";
 const INITRD: &str = "initrd.img";
 const OVERLAY: &str = "overlay.img";
@@ -36,14 +36,14 @@ const IPXE: &str = "inetboot.ipxe";
 /// All of them, the overlay last: one that is whole marks a directory as ours.
 const MADE: [&str; 5] = [KERNEL, INITRD, GRUB, IPXE, OVERLAY];
 
-/// What an overlay is made of.
+/// The inputs of [`overlay`].
 #[derive(Debug)]
 pub struct Inputs {
     /// Our initramfs, which holds the agent.
     pub initramfs: PathBuf,
-    /// The kernel arguments, as a first life would have them; they say which image.
+    /// The kernel arguments, as for a boot with kexec; they name the image.
     pub arguments: String,
-    /// The directory for all of it.
+    /// The directory for the files.
     pub out: PathBuf,
 }
 
@@ -109,7 +109,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
-/// The files of the ISO, one behind the other as the kernel wants initrds.
+/// Copies files of the ISO into one, each on the boundary that the kernel wants for initrds.
 fn copy(iso: &Iso, paths: &[PathBuf], to: &Path) -> anyhow::Result<PathBuf> {
     let what = || format!("writing {}", to.display());
     let mut out = File::create(to).with_context(what)?;
@@ -121,7 +121,7 @@ fn copy(iso: &Iso, paths: &[PathBuf], to: &Path) -> anyhow::Result<PathBuf> {
     Ok(to.to_owned())
 }
 
-/// The drivers that a network boot may need, of the first root that has any for this kernel.
+/// The drivers that a network boot may need, from the first root that has modules for this kernel.
 fn modules(iso: &Iso, plan: &Plan, release: &str) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let of_families: String = plan.modules.iter().map(|name| format!("*/{name}.ko*\n")).collect();
     let list = format!("{}{of_families}", drivers::LIST);
@@ -137,7 +137,7 @@ fn modules(iso: &Iso, plan: &Plan, release: &str) -> anyhow::Result<Vec<(String,
     bail!("no root of the image has modules for kernel {release}")
 }
 
-/// By gzip, which every kernel unpacks.
+/// Packs the overlay, by gzip, which every kernel unpacks.
 fn pack(
     agent: &[u8],
     ca: Option<&[u8]>,
@@ -154,6 +154,7 @@ fn pack(
     for (name, contents) in modules {
         files.push(file(&format!("{}/{release}/{name}", handoff::MODULES_PATH), contents));
     }
+
     let mut archive = cpio::Archive::new(GzEncoder::new(Vec::new(), Compression::best()));
     overlay::add_devices(&mut archive)?;
     let mut made = BTreeSet::new();
@@ -168,8 +169,8 @@ fn pack(
     archive.finish()?.finish()
 }
 
-/// The arguments for us. They lie in the overlay: on the kernel's line the target would obey some of them,
-/// too, those about the network above all.
+/// The arguments for the agent. They lie in the overlay: on the kernel's command line the target would obey some of
+/// them too, above all those about the network.
 fn ours(config: &Config) -> Vec<String> {
     let ca = format!("{CA}={}", handoff::CA_PATH);
     let is_theirs = |word: &Word| config.target.pass_on.contains(&word.raw);

@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 /// Values by bank and PCR.
 pub type Values = BTreeMap<(Bank, u32), Vec<u8>>;
 
-/// Write them.
+/// Writes them as `tpm2_pcrread` does.
 pub fn encode(values: &Values) -> String {
     let mut text = String::new();
     let mut last = None;
@@ -27,7 +27,10 @@ pub fn encode(values: &Values) -> String {
     text
 }
 
-/// Read them; what is wrong is told by its line.
+/// Reads the output of `tpm2_pcrread`.
+///
+/// # Errors
+/// A sentence that quotes the line that is wrong.
 pub fn decode(text: &str) -> Result<Values, String> {
     let mut values = Values::new();
     let mut bank = None;
@@ -38,7 +41,7 @@ pub fn decode(text: &str) -> Result<Values, String> {
             bank = Bank::from_name(left.trim());
             continue;
         }
-        // Banks that are not known here are nobody's business.
+        // Values of banks that are not known here are passed over.
         let Some(bank) = bank else { continue };
         let pcr = left.trim().parse().map_err(|_| wrong())?;
         let value = right.trim().strip_prefix("0x").and_then(unhex);

@@ -6,38 +6,37 @@
 use crate::formats::cmdline::{self, Word};
 use std::collections::HashMap;
 
-/// A program that a menu starts, and its arguments.
+/// A program that a menu starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Its path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub path: String,
-    /// Its arguments.
+    /// Its arguments, each as it stands on a kernel's command line.
     pub words: Vec<String>,
 }
 
 /// An entry that starts Linux, by itself or under a hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// Its title.
     pub title: String,
-    /// The kernel's path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub kernel: String,
-    /// The initrds' paths.
+    /// Paths like the kernel's.
     pub initrds: Vec<String>,
-    /// The kernel's arguments. Words with a variable that is not set are left out: the loader
-    /// would have known it, we do not.
+    /// The kernel's arguments, as in [`Program`]. Words with a variable that is not set are left out: the boot
+    /// loader would have known its value.
     pub words: Vec<String>,
     /// The hypervisor that starts it all (`multiboot2`, `mboot.c32`).
     pub hypervisor: Option<Program>,
 }
 
-/// Files that a menu includes, by path on the medium.
+/// Reads a file that a menu includes, by its path on the medium.
 pub type Files<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Includes nested deeper than this are a loop.
+/// Includes within includes at most; deeper ones are a loop.
 const DEEPEST: usize = 8;
 
-/// The Linux entries of the menu in `text`, in the dialect that its path tells.
+/// The Linux entries of the menu in `text`. Its path tells GRUB's language from ISOLINUX's.
 pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
     // The others are ISOLINUX's, and SYSLINUX's, which are the same.
     if path.ends_with("grub.cfg") || path.ends_with("loopback.cfg") {
@@ -54,12 +53,12 @@ pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
 }
 
 impl Entry {
-    /// Whether it starts Linux as far as can be seen.
+    /// True if it starts Linux, as far as can be seen.
     fn is_whole(&self) -> bool {
         !self.kernel.is_empty() && !self.initrds.is_empty()
     }
 
-    /// What a hypervisor is given: first the kernel, then its initrds.
+    /// Adds a module that a hypervisor is given: the first is the kernel, the others are initrds.
     fn add_module(&mut self, module: Program) {
         if self.kernel.is_empty() {
             self.kernel = module.path;
@@ -73,7 +72,7 @@ impl Entry {
 struct Grub<'a> {
     variables: HashMap<String, String>,
     entries: Vec<Entry>,
-    /// The menuentry we are inside of.
+    /// The menuentry that has begun and not ended.
     open: Option<Entry>,
     files: &'a Files<'a>,
 }
@@ -94,6 +93,7 @@ impl Grub<'_> {
     fn statement(&mut self, words: &[Template], depth: usize) {
         let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
         let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+
         match plain.as_slice() {
             ["set", assignment, ..] => {
                 if let Some((name, value)) = assignment.split_once('=') {
@@ -110,30 +110,22 @@ impl Grub<'_> {
                     self.read(&text, depth + 1);
                 }
             }
+            _ => self.command(&plain, words),
+        }
+    }
+
+    /// A command of the entry that is open.
+    fn command(&mut self, plain: &[&str], words: &[Template]) {
+        let program = self.program(words.get(1..).unwrap_or_default());
+        let Some(entry) = &mut self.open else { return };
+        match plain {
             ["linux" | "linuxefi" | "linux16", ..] => {
-                let Program { path, words } = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.kernel = path;
-                    entry.words = words;
-                }
+                (entry.kernel, entry.words) = (program.path, program.words);
             }
-            ["multiboot" | "multiboot2", ..] => {
-                let hypervisor = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.hypervisor = Some(hypervisor);
-                }
-            }
-            ["module" | "module2", ..] => {
-                let module = self.program(&words[1..]);
-                if let Some(entry) = &mut self.open {
-                    entry.add_module(module);
-                }
-            }
+            ["multiboot" | "multiboot2", ..] => entry.hypervisor = Some(program),
+            ["module" | "module2", ..] => entry.add_module(program),
             ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
-                let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
-                if let Some(entry) = &mut self.open {
-                    entry.initrds = initrds;
-                }
+                entry.initrds = initrds.iter().map(|path| relative(path).to_owned()).collect();
             }
             _ => {}
         }
@@ -154,7 +146,7 @@ impl Grub<'_> {
         Program { path, words: said.collect() }
     }
 
-    /// The word with its variables replaced, and whether all of them were set.
+    /// Replaces a word's variables. False if one of them is not set.
     fn expand(&self, word: &Template) -> (String, bool) {
         let mut text = String::new();
         let mut complete = true;
@@ -277,30 +269,25 @@ impl Isolinux<'_> {
                         self.read(&text, depth + 1);
                     }
                 }
-                "menu" => {
-                    if let Some(("label", title)) =
-                        rest.split_once(char::is_whitespace).map(|(k, t)| (k, t.trim()))
-                        && let Some(entry) = self.entries.last_mut()
-                    {
-                        // `^` marks the hot key.
-                        entry.title = title.replace('^', "");
-                    }
-                }
-                "linux" | "kernel" => {
-                    let kernel = self.path(rest);
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.kernel = kernel;
-                    }
-                }
-                "initrd" => {
-                    let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.initrds = initrds;
-                    }
-                }
                 "append" => self.append(rest),
-                _ => {}
+                key => self.line(key, rest),
             }
+        }
+    }
+
+    /// A line that is about the last label.
+    fn line(&mut self, key: &str, rest: &str) {
+        let kernel = self.path(rest);
+        let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
+        let Some(entry) = self.entries.last_mut() else { return };
+        match (key, rest.split_once(char::is_whitespace)) {
+            // `^` marks the hot key.
+            ("menu", Some((label, title))) if label.eq_ignore_ascii_case("label") => {
+                entry.title = title.trim().replace('^', "");
+            }
+            ("linux" | "kernel", _) => entry.kernel = kernel,
+            ("initrd", _) => entry.initrds = initrds,
+            _ => {}
         }
     }
 
@@ -309,6 +296,7 @@ impl Isolinux<'_> {
             self.multiboot(rest);
             return;
         }
+
         let mut words = Vec::new();
         let mut initrds = None;
         // A quote that is left open is closed: the kernel reads the same, and what is appended is not swallowed.
@@ -322,6 +310,7 @@ impl Isolinux<'_> {
                 None => words.push(word),
             }
         }
+
         if let Some(entry) = self.entries.last_mut() {
             entry.words = words;
             if let Some(initrds) = initrds {
@@ -432,7 +421,7 @@ mod tests {
 
     #[test]
     fn isolinux_is_read_too() {
-        let text = "label live-amd64\n\tmenu label ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
+        let text = "label live-amd64\n\tMENU LABEL ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
             \tappend boot=live components findiso=${iso_path}\nlabel old\n kernel vmlinuz\n append initrd=initrd.gz quiet\n";
         let found = entries("isolinux/live.cfg", text, &|_| None);
         assert_eq!(found[0].title, "Live system");

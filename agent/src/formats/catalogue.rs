@@ -11,7 +11,7 @@ use toml_span::{DeserError, Deserialize, Error, ErrorKind, Span, Spanned, Value}
 /// A boot menu.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
-    /// How long a menu waits before it boots the first entry; `None`: for ever.
+    /// The time after which a menu boots its first entry by itself; `None`: it waits for ever.
     pub timeout: Option<Duration>,
     /// At least one, each with a name of its own.
     pub entries: Vec<Entry>,
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn errors_name_the_line() {
         for (text, line, words) in [
             ("", 1, "there is no [[entry]]"),
             ("timeout = \"soon\"\n", 1, "expected"),

@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(unpack(b"\x7fELF").unwrap(), b"\x7fELF");
     }
 
-    /// What is too long is refused and not cut.
+    /// A module that is too long is refused and not cut.
     #[test]
     fn too_long_is_an_error() {
         let packed = zstd::encode_all(&[0_u8; 100][..], 0).unwrap();

@@ -16,17 +16,17 @@ const BUSY: [u32; 2] = [0x800, 0x802];
 /// Bytes before the parameters: tag, length, result.
 const HEADER: usize = 10;
 
-/// Extend `pcr` by a SHA-1 digest.
+/// The command that extends `pcr` by a SHA-1 digest.
 pub fn extend(pcr: u32, digest: &[u8]) -> Vec<u8> {
     command(EXTEND, &[&pcr.to_be_bytes(), digest].concat())
 }
 
-/// Ask for the value of `pcr`.
+/// The command that reads `pcr`.
 pub fn read(pcr: u32) -> Vec<u8> {
     command(PCR_READ, &pcr.to_be_bytes())
 }
 
-/// The PCR's value: what both commands answer.
+/// The PCR's value, from the response to either command.
 pub fn value(response: &[u8]) -> Result<Vec<u8>, ResponseError> {
     let malformed = |why: &str| ResponseError::Malformed(why.to_owned());
     let (header, value) = response.split_at_checked(HEADER).ok_or_else(|| malformed("it is too short"))?;
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_value_a_refusal_or_nonsense() {
+    fn every_kind_of_answer_is_understood() {
         assert_eq!(value(&response(0, &[7; 20])), Ok(vec![7; 20]));
         assert_eq!(value(&response(0x802, &[])), Err(ResponseError::Retry));
         assert_eq!(value(&response(9, &[])), Err(ResponseError::Refused("0x9".into())));

@@ -16,17 +16,15 @@ use tpm2_protocol::frame::{
 };
 use tpm2_protocol::{TpmError, TpmUnmarshal, TpmWriter};
 
-/// Why a response is of no use.
+/// Reasons why a response has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
-    /// It is not there yet.
-    #[error("the TPM is busy with itself")]
+    /// The command has to be sent again later.
+    #[error("the TPM is busy")]
     Retry,
-    /// The TPM refuses.
     #[error("the TPM answers {0}")]
     Refused(String),
-    /// It is none.
-    #[error("the TPM's answer makes no sense: {0}")]
+    #[error("the TPM's answer is malformed: {0}")]
     Malformed(String),
 }
 
@@ -36,7 +34,7 @@ impl From<TpmError> for ResponseError {
     }
 }
 
-/// Ask which banks are active.
+/// The command that asks for the active banks.
 pub fn ask_banks() -> Result<Vec<u8>, ResponseError> {
     let command = TpmGetCapabilityCommand {
         cap: TpmCap::Pcrs,
@@ -47,17 +45,17 @@ pub fn ask_banks() -> Result<Vec<u8>, ResponseError> {
     marshal(&command, &[])
 }
 
-/// The algorithms of the active banks, by number: those that have any PCR.
+/// The algorithms, by number, of the active banks: those that have any PCR.
 pub fn banks(response: &[u8]) -> Result<Vec<u16>, ResponseError> {
     let response: TpmGetCapabilityResponse = unmarshal(response)?;
     let TpmuCapabilities::Pcrs(selections) = &response.capability_data.data else {
-        return Err(ResponseError::Malformed("it is about something else than banks".into()));
+        return Err(ResponseError::Malformed("it is not about banks".into()));
     };
     let active = selections.iter().filter(|selection| selection.pcr_select.iter().any(|byte| *byte != 0));
     Ok(active.map(|selection| selection.hash.value()).collect())
 }
 
-/// Extend `pcr` by a digest for each of several banks.
+/// The command that extends `pcr` by a digest for each of several banks.
 pub fn extend(pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, ResponseError> {
     let mut values = TpmlDigestValues::default();
     for (bank, digest) in digests {
@@ -75,12 +73,12 @@ pub fn extend(pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, Response
     marshal(&command, &[password])
 }
 
-/// Whether [`extend`] was done.
+/// Succeeds if the response says that [`extend`] was done.
 pub fn extended(response: &[u8]) -> Result<(), ResponseError> {
     unmarshal::<TpmPcrExtendResponse>(response).map(|_| ())
 }
 
-/// Ask for the value of `pcr` in `bank`.
+/// The command that reads `pcr` of `bank`.
 pub fn read(pcr: u32, bank: Bank) -> Result<Vec<u8>, ResponseError> {
     let mut bits = [0_u8; 3];
     if let Some(byte) = bits.get_mut(pcr as usize / 8) {
@@ -92,7 +90,7 @@ pub fn read(pcr: u32, bank: Bank) -> Result<Vec<u8>, ResponseError> {
     marshal(&TpmPcrReadCommand { handles: [], pcr_selection_in: selection }, &[])
 }
 
-/// The value that [`read`] asked for.
+/// The PCR's value, from the response to [`read`].
 pub fn value(response: &[u8]) -> Result<Vec<u8>, ResponseError> {
     let response: TpmPcrReadResponse = unmarshal(response)?;
     let value = response.pcr_values.iter().next();
@@ -111,14 +109,14 @@ fn marshal(command: &impl TpmFrame, sessions: &[TpmsAuthCommand]) -> Result<Vec<
     Ok(writer.as_bytes().to_vec())
 }
 
-/// The body of a response without handles. The crate's own way through its table of all commands
-/// would bring all of them into the agent: 80 KB.
+/// Reads the body of a response without handles. The crate's own function for this has a table of all commands,
+/// which would add 80 KB to the agent.
 fn unmarshal<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, ResponseError> {
     let (tag, rest) = TpmSt::unmarshal(response)?;
     let (length, rest) = TpmUint32::unmarshal(rest)?;
     let (code, body) = TpmUint32::unmarshal(rest)?;
     if u32::from(length) as usize != response.len() {
-        return Err(ResponseError::Malformed("its length is another than it says".into()));
+        return Err(ResponseError::Malformed("it has another length than it says".into()));
     }
     match TpmRc::try_from(u32::from(code))? {
         TpmRc::Fmt0(TpmRcBase::Success) => {}
@@ -127,10 +125,11 @@ fn unmarshal<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, ResponseError> {
         }
         refused => return Err(ResponseError::Refused(refused.to_string())),
     }
+
     if tag != TpmSt::Sessions {
         return Ok(R::unmarshal_body(&[], body)?);
     }
-    // Behind the parameters stand the sessions.
+    // The sessions follow the parameters.
     let (length, body) = TpmUint32::unmarshal(body)?;
     let parameters = body.get(..u32::from(length) as usize);
     let parameters = parameters.ok_or_else(|| ResponseError::Malformed("it is cut".into()))?;
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_as_the_specification_has_them() {
+    fn commands_have_the_specified_bytes() {
         let extend = extend(9, &[(Bank::Sha1, vec![0xaa; 20])]).unwrap();
         let head = [0x80, 2, 0, 0, 0, 53, 0, 0, 1, 0x82, 0, 0, 0, 9, 0, 0, 0, 9, 0x40, 0, 0, 9];
         assert_eq!(extend[..22], head);
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_value_a_refusal_or_nonsense() {
+    fn every_kind_of_answer_is_understood() {
         let select = [0, 0, 0, 7, 0, 0, 0, 1, 0, 0xb, 3, 0, 1, 0];
         let body = [&select[..], &[0, 0, 0, 1, 0, 32], &[7; 32]].concat();
         assert_eq!(value(&response(0x8001, 0, &body)), Ok(vec![7; 32]));

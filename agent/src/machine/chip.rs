@@ -263,7 +263,7 @@ pub(super) mod tests {
         assert!(error.contains("cannot extend PCR 9: the TPM answers"), "{error}");
         let chip = fake(Version::V20, |_| Some(header(0x922)));
         let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
-        assert!(error.contains("busy with itself"), "{error}");
+        assert!(error.contains("the TPM is busy"), "{error}");
     }
 
     #[test]
