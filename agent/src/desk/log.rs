@@ -11,7 +11,7 @@ use crate::desk::quote::{self, Quote, QuoteError};
 use crate::formats::bank::{Bank, tagged};
 use crate::formats::eventlog::{Event, EventLog, NO_ACTION, initial};
 use crate::formats::pieces::{hex, unhex};
-use crate::formats::statement::{BYTES, Row, Statement, TABLE, WORDS, What};
+use crate::formats::statement::{BYTES, Row, Statement, TABLE, Topic, WORDS};
 use anyhow::{Context, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -263,7 +263,7 @@ fn altered(log: &EventLog) -> Option<String> {
         let edited = |why: &str| Some(format!("event {} ({event}) was edited: {why}", number + 1));
         let digests = match Statement::of_event(event) {
             Some(statement) => {
-                if !ours && statement.what != What::Agent {
+                if !ours && statement.topic != Topic::Agent {
                     return edited("InetBoot says first which agent runs");
                 }
                 ours = true;
@@ -322,7 +322,7 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
     let said = statements(log);
     for (pcr, statement) in &said {
         let fits = |allowed: &Statement| {
-            allowed.what == statement.what && glob::matches_text(&allowed.says, &statement.says)
+            allowed.topic == statement.topic && glob::matches_text(&allowed.text, &statement.text)
         };
         if *pcr != statement.row().pcr || !allowed.iter().any(fits) {
             return Ok(Some(format!("the policy does not know \"{}\" in PCR {pcr}", statement.line())));
@@ -330,8 +330,8 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
     }
 
     let lacks = |row: &&Row| {
-        allowed.iter().any(|line| line.what == row.what)
-            && !said.iter().any(|(_, line)| line.what == row.what)
+        allowed.iter().any(|line| line.topic == row.topic)
+            && !said.iter().any(|(_, line)| line.topic == row.topic)
     };
     Ok(TABLE.iter().find(lacks).map(|row| format!("the log says nothing of the {}", row.word)))
 }
@@ -354,11 +354,11 @@ mod tests {
         log.push(event(7, DIGESTED[0], &[0; 4], &[0; 4]));
         log.push(event(8, IPL, b"grub_cmd: linux /vmlinuz\0", b"linux /vmlinuz"));
         for (what, says) in [
-            (What::Agent, "1.0, 3 bytes, sha256:00"),
-            (What::Arguments, "netdir=http://h/x.iso"),
-            (What::Image, "http://h/x.iso, unverified"),
-            (What::Kernel, "live/vmlinuz, 8 bytes, sha256:01"),
-            (What::Initrd, "live/initrd, 9 bytes, sha256:02"),
+            (Topic::Agent, "1.0, 3 bytes, sha256:00"),
+            (Topic::Arguments, "netdir=http://h/x.iso"),
+            (Topic::Image, "http://h/x.iso, unverified"),
+            (Topic::Kernel, "live/vmlinuz, 8 bytes, sha256:01"),
+            (Topic::Initrd, "live/initrd, 9 bytes, sha256:02"),
         ] {
             log.push(Statement::words(what, says).event(&log.banks()));
         }
@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn the_first_unexpected_line_is_told() {
         let mut other = log().first(7);
-        other.push(Statement::words(What::Initrd, "live/other, 9 bytes, sha256:02").event(&other.banks()));
+        other.push(Statement::words(Topic::Initrd, "live/other, 9 bytes, sha256:02").event(&other.banks()));
         let why = refusal(&log(), Some(&other), None);
         assert!(
             why.contains("says \"inetboot initrd: live/initrd")
@@ -469,8 +469,8 @@ mod tests {
     fn a_log_matches_the_policy_made_of_it() {
         let mut log = EventLog::agile(&[Bank::Sha256]);
         for (what, says) in [
-            (What::Agent, "1.0, 3 bytes, sha256:00"),
-            (What::Arguments, "netdir=http://[fd00::1]/x.iso?a=b ip=[fd00::2]::[fd00::1]:64::eth0:none"),
+            (Topic::Agent, "1.0, 3 bytes, sha256:00"),
+            (Topic::Arguments, "netdir=http://[fd00::1]/x.iso?a=b ip=[fd00::2]::[fd00::1]:64::eth0:none"),
         ] {
             log.push(Statement::words(what, says).event(&log.banks()));
         }
@@ -492,7 +492,7 @@ mod tests {
             let ours = log.events().iter().position(|event| Statement::of_event(event).is_some()).unwrap();
             assert!(ours > 1 && log.first(ours).events() == &log.events()[..ours], "{name}");
             let last = Statement::of_event(log.events().last().unwrap());
-            assert_eq!(last.unwrap().says, "accounts for PCR 8 and 9", "{name}");
+            assert_eq!(last.unwrap().text, "accounts for PCR 8 and 9", "{name}");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::distro::Plan;
 use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
 use crate::formats::compression;
-use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::statement::{Statement, Sum, Topic};
 use crate::machine::memory::{self, Growing, Memory, Sealed};
 use crate::medium::{Directory, MediumError};
 use crate::miniroot::modules::{Module, ModuleTree};
@@ -256,11 +256,11 @@ fn copy_all(
         let announce = || _ = announcer.send(());
         let mut initrds = Vec::new();
         for path in &plan.initrds {
-            initrds.push(copy(medium, path, What::Initrd, initrd, &announce)?);
+            initrds.push(copy(medium, path, Topic::Initrd, initrd, &announce)?);
             overlay::align(initrd).map_err(MinirootError::Overlay)?;
         }
         drop(announcer);
-        let mut parts = vec![copy(medium, &plan.kernel, What::Kernel, kernel, &|| {})?];
+        let mut parts = vec![copy(medium, &plan.kernel, Topic::Kernel, kernel, &|| {})?];
         parts.append(&mut initrds);
 
         console::say(&format!("  looking into the initrd of kernel {release}"));
@@ -280,13 +280,13 @@ fn copy_all(
 fn copy(
     medium: &dyn Directory,
     path: &Path,
-    what: What,
+    topic: Topic,
     mut sink: &File,
     announce: &dyn Fn(),
 ) -> Result<Statement, MinirootError> {
     let failed = |error| read_error(path, error);
     let mut file = open(medium, path)?;
-    let mut progress = Progress::new(what.row().word, file.metadata().map_err(failed)?.len());
+    let mut progress = Progress::new(topic.row().word, file.metadata().map_err(failed)?.len());
     let mut sum = Sum::default();
     let mut buffer = vec![0; 1 << 20];
 
@@ -302,7 +302,7 @@ fn copy(
         progress.add(length as u64);
     }
     progress.finish();
-    Ok(Statement::bytes(what, &path.display().to_string(), sum))
+    Ok(Statement::bytes(topic, &path.display().to_string(), sum))
 }
 
 /// The first bytes of a kernel, which hold its header.

@@ -4,7 +4,7 @@ use crate::formats::cpio;
 use crate::formats::eventlog::EventLog;
 use crate::formats::handoff::{self, Handoff};
 use crate::formats::recipe::Recipe;
-use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::statement::{Statement, Sum, Topic};
 use crate::miniroot::MinirootError;
 use crate::miniroot::modules::{self, Module};
 use std::fs::File;
@@ -53,7 +53,7 @@ pub fn append(initrd: &mut File, contents: &Contents<'_>, modules: &[Module]) ->
     let mut parts = Vec::new();
     for (path, mode, contents) in files.chain(modules) {
         archive.file(inside(&path), mode, contents)?;
-        parts.push(Statement::bytes(What::Overlay, inside(&path), Sum::of(contents)));
+        parts.push(Statement::bytes(Topic::Overlay, inside(&path), Sum::of(contents)));
     }
     archive.finish()?.flush()?;
     Ok(parts)
