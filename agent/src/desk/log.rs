@@ -446,6 +446,23 @@ mod tests {
         assert!(refusal(&spoiled(|events| events[0].data[0] = 1), None, None).contains("was edited"));
     }
 
+    /// A line that was never extended proves nothing, though its digest is right and the log replays.
+    #[test]
+    fn lines_that_were_not_extended() {
+        let forged = spoiled(|events| events.iter_mut().skip(2).for_each(|event| event.kind = NO_ACTION));
+        let pcrs = file(pcrs::encode(&replay(&forged)).as_bytes());
+        let policy = file(lines(&log()).as_bytes());
+        let expect = file(log().encode());
+        for against in [
+            Against { policy: Some(policy.path().to_owned()), ..Against::default() },
+            Against { expect: Some(expect.path().to_owned()), ..Against::default() },
+        ] {
+            let against = Against { pcrs: Some(pcrs.path().to_owned()), ..against };
+            let verdict = verify(&forged, &against).unwrap();
+            assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+        }
+    }
+
     #[test]
     fn the_first_unexpected_line_is_told() {
         let mut other = log().first(7);

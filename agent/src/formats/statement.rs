@@ -161,7 +161,8 @@ impl Statement {
 
     /// Reads an event. `None` if it is not one of ours.
     pub fn of_event(event: &Event) -> Option<Self> {
-        Self::of_line(event.text()?)
+        // The type counts as well: an event of the type EV_NO_ACTION was not extended, and may say anything.
+        if event.kind == IPL { Self::of_line(event.text()?) } else { None }
     }
 
     /// Reads a line of a log or a policy. `None` if it is not one of ours.
