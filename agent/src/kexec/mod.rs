@@ -1,8 +1,8 @@
 //! Step 8: load the next kernel, or the hypervisor that starts it, and leave.
 //!
 //! A plain kernel is loaded by `kexec_file_load(2)`: this kernel reads it, checks its signature, and finds its
-//! place. A hypervisor is not a Linux kernel, so we find the places of all parts
-//! ([`multiboot`](crate::formats::multiboot)) and load them by `kexec_load(2)`.
+//! place. A hypervisor is not a Linux kernel, so [`multiboot`] finds the places of all parts, and they are
+//! loaded by `kexec_load(2)`.
 
 use crate::base::failure::Explain;
 use crate::formats::multiboot::{self, Module, MultibootError};
@@ -24,7 +24,7 @@ pub enum KexecError {
     Locked(#[source] io::Error),
     #[error("this kernel refuses the signature of the target's kernel")]
     Signature(#[source] io::Error),
-    #[error("this kernel does not recognise the target's kernel as one")]
+    #[error("this kernel does not recognise the target's kernel as a kernel")]
     NotKernel(#[source] io::Error),
     #[error("there is not enough memory to place the target's kernel and initrd")]
     Memory(#[source] io::Error),
@@ -46,8 +46,8 @@ pub enum KexecError {
     Jump(#[source] io::Error),
 }
 
-/// The kernel's answer to `kexec_file_load(2)` or `kexec_load(2)`. The two calls, and the parts of the kernel
-/// that check signatures, give these errors.
+/// The error of `kexec_file_load(2)` or `kexec_load(2)`, some of which come from the kernel's check of
+/// signatures.
 impl From<io::Error> for KexecError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
@@ -73,7 +73,7 @@ impl Explain for KexecError {
     fn hint(&self) -> String {
         match self {
             Self::Locked(_) | Self::Signature(_) => {
-                "Enrol the certificate of its signer in the firmware, boot this image without kexec \
+                "Enrol the certificate of the kernel's signer in the firmware, boot this image without kexec \
                  (inetbootctl overlay), or switch Secure Boot and lockdown= off"
                     .into()
             }
