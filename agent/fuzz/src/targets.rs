@@ -68,7 +68,7 @@ pub const TARGETS: [(&str, Target); 31] = [
         let _ = cloop.read_at(0, &mut buffer);
     }),
     ("cmdline", |data| {
-        if let Some(word) = Word::saying(&text(data)) {
+        if let Some(word) = Word::from_text(&text(data)) {
             assert_eq!(cmdline::words(&format!("{word} demanded")).len(), 2);
         }
         let _ = Config::parse(&cmdline::words(&text(data)));
