@@ -9,11 +9,12 @@ use std::path::Path;
 
 /// Files of `src/formats` without a target of their own, and the target that reads their values; "" for a
 /// format that is only written.
-const READ_ELSEWHERE: [(&str, &str); 8] = [
+const READ_ELSEWHERE: [(&str, &str); 9] = [
     ("bank", "pcrs"),
     ("family", "cmdline"),
     ("lease", "handoff"),
     ("mac", "cmdline"),
+    ("pcr", "pcrs"),
     ("receipt", ""),
     ("recipe", "handoff"),
     ("tpm_policy", "cmdline"),

@@ -9,7 +9,8 @@ use crate::desk::Say;
 use crate::desk::pcrs::{self, Values};
 use crate::desk::quote::{self, Quote, QuoteError};
 use crate::formats::bank::{Bank, tagged};
-use crate::formats::eventlog::{Event, EventLog, NO_ACTION, initial};
+use crate::formats::eventlog::{Event, EventLog, initial};
+use crate::formats::pcr::Pcr;
 use crate::formats::pieces::{hex, unhex};
 use crate::formats::statement::{BYTES, Row, Statement, TABLE, Topic, WORDS};
 use anyhow::{Context, bail, ensure};
@@ -188,7 +189,7 @@ fn unlike_quote(log: &EventLog, quote: &Quote, asked: &[u8], values: Option<&Val
     unlike_values(log, values)
 }
 
-fn digest(quote: &Quote, value: &dyn Fn(Bank, u32) -> Vec<u8>) -> Vec<u8> {
+fn digest(quote: &Quote, value: &dyn Fn(Bank, Pcr) -> Vec<u8>) -> Vec<u8> {
     let all = quote.selection.iter().flat_map(|(bank, pcrs)| pcrs.iter().flat_map(|pcr| value(*bank, *pcr)));
     quote.by.digest(&all.collect::<Vec<u8>>())
 }
@@ -202,7 +203,7 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
     }
 
     // A PCR that the log never mentions may have been extended by a program that keeps no log.
-    let ours = |pcr: u32| pcr == WORDS || pcr == BYTES;
+    let ours = |pcr: Pcr| pcr == WORDS || pcr == BYTES;
     for ((bank, pcr), holds) in values.iter().filter(|((bank, _), _)| banks.contains(bank)) {
         let value = match replayed.get(&(*bank, *pcr)) {
             Some(value) => value.clone(),
@@ -222,13 +223,9 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
 const GUESSED: usize = 200;
 
 /// A change to the log that would explain why `pcr` holds `value`.
-fn guess(log: &EventLog, bank: Bank, pcr: u32, value: &[u8]) -> String {
-    let events: Vec<(usize, &Event)> = log
-        .events()
-        .iter()
-        .enumerate()
-        .filter(|(_, event)| event.pcr == pcr && event.kind != NO_ACTION)
-        .collect();
+fn guess(log: &EventLog, bank: Bank, pcr: Pcr, value: &[u8]) -> String {
+    let events: Vec<(usize, &Event)> =
+        log.events().iter().enumerate().filter(|(_, event)| event.extended() == Some(pcr)).collect();
     let fits = |order: &[usize]| {
         let digests = order.iter().filter_map(|at| events.get(*at)?.1.digest(bank));
         digests.fold(initial(bank, pcr), |held, digest| bank.extend(&held, digest)) == value
@@ -284,15 +281,15 @@ fn altered(log: &EventLog) -> Option<String> {
 }
 
 /// InetBoot's events of a log, as statements.
-fn statements(log: &EventLog) -> Vec<(u32, Statement)> {
-    let statement = |event: &Event| Some((event.pcr, Statement::of_event(event)?));
+fn statements(log: &EventLog) -> Vec<(Pcr, Statement)> {
+    let statement = |event: &Event| Some((event.extended()?, Statement::of_event(event)?));
     log.events().iter().filter_map(statement).collect()
 }
 
 /// The first of InetBoot's lines that is not that of the expected log.
 fn unlike_expected(log: &EventLog, expected: &EventLog) -> Option<String> {
     let (is, expected) = (statements(log), statements(expected));
-    let line = |(_, statement): &(u32, Statement)| statement.line();
+    let line = |(_, statement): &(Pcr, Statement)| statement.line();
     for (number, expected) in expected.iter().enumerate() {
         match is.get(number) {
             Some(is) if is == expected => {}
@@ -340,7 +337,7 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
 mod tests {
     use super::*;
     use crate::base::lock::lock;
-    use crate::formats::eventlog::IPL;
+    use crate::formats::eventlog::{IPL, NO_ACTION, PcrField};
     use std::io::Write;
     use std::sync::Mutex;
 
@@ -349,6 +346,7 @@ mod tests {
         let banks = log.banks();
         let event = |pcr, kind, data: &[u8], digested: &[u8]| {
             let digests = banks.iter().map(|bank| (bank.id(), bank.digest(digested))).collect();
+            let pcr = PcrField::Extended(Pcr::ALL[pcr]);
             Event { pcr, kind, digests, data: data.into() }
         };
         log.push(event(7, DIGESTED[0], &[0; 4], &[0; 4]));
@@ -449,7 +447,11 @@ mod tests {
     /// A line that was never extended proves nothing, though its digest is right and the log replays.
     #[test]
     fn lines_that_were_not_extended() {
-        let forged = spoiled(|events| events.iter_mut().skip(2).for_each(|event| event.kind = NO_ACTION));
+        let forged = spoiled(|events| {
+            for event in events.iter_mut().skip(2) {
+                *event = Event { pcr: PcrField::Unused(9), kind: NO_ACTION, ..event.clone() };
+            }
+        });
         let pcrs = file(pcrs::encode(&replay(&forged)).as_bytes());
         let policy = file(lines(&log()).as_bytes());
         let expect = file(log().encode());

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod links;
 pub mod mac;
 pub mod multiboot;
+pub mod pcr;
 pub mod pieces;
 pub mod profile;
 pub mod receipt;

@@ -9,15 +9,16 @@
 //! line for PCR 9, and no digest of bytes in one for PCR 8, so that a change of one shows in one PCR only.
 
 use crate::formats::bank::Bank;
-use crate::formats::eventlog::{Event, IPL};
+use crate::formats::eventlog::{Event, IPL, PcrField};
+use crate::formats::pcr::Pcr;
 use crate::formats::pieces::hex;
 use sha2::{Digest, Sha256};
 
 /// The PCR for arguments and decisions.
-pub const WORDS: u32 = 8;
+pub const WORDS: Pcr = Pcr::ALL[8];
 
 /// The PCR for bytes that run or are trusted.
-pub const BYTES: u32 = 9;
+pub const BYTES: Pcr = Pcr::ALL[9];
 
 /// The beginning of our events. It is not digested.
 const PREFIX: &str = "inetboot ";
@@ -53,7 +54,7 @@ pub struct Row {
     /// The topic in the text of an event.
     pub word: &'static str,
     /// The PCR that is extended.
-    pub pcr: u32,
+    pub pcr: Pcr,
     /// A description of the text, for the manual.
     pub holds: &'static str,
 }
@@ -76,7 +77,7 @@ pub const TABLE: [Row; 13] = [
     row(Topic::Ledger, "ledger", WORDS, "second life, at its end: whether this log accounts for PCR 8 and 9"),
 ];
 
-const fn row(topic: Topic, word: &'static str, pcr: u32, holds: &'static str) -> Row {
+const fn row(topic: Topic, word: &'static str, pcr: Pcr, holds: &'static str) -> Row {
     Row { topic, word, pcr, holds }
 }
 
@@ -156,7 +157,8 @@ impl Statement {
     /// The event for a log that has `banks`.
     pub fn event(&self, banks: &[Bank]) -> Event {
         let digests = self.digests(banks).into_iter().map(|(bank, digest)| (bank.id(), digest)).collect();
-        Event { pcr: self.row().pcr, kind: IPL, digests, data: (self.line() + "\0").into_bytes() }
+        let pcr = PcrField::Extended(self.row().pcr);
+        Event { pcr, kind: IPL, digests, data: (self.line() + "\0").into_bytes() }
     }
 
     /// Reads an event. `None` if it is not one of ours.
