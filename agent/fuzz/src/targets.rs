@@ -14,7 +14,7 @@ use inetboot::formats::handoff::Handoff;
 use inetboot::formats::index::{self, Form, ours};
 use inetboot::formats::links::Links;
 use inetboot::formats::mac::Mac;
-use inetboot::formats::multiboot::{self, Module, Region, Use};
+use inetboot::formats::multiboot::{self, Layout, Module, Region, RegionKind};
 use inetboot::formats::pieces::{Algorithm, Pieces, hex, unhex};
 use inetboot::formats::profile::Profile;
 use inetboot::formats::statement::Statement;
@@ -68,7 +68,7 @@ pub const TARGETS: [(&str, Target); 31] = [
         let _ = cloop.read_at(0, &mut buffer);
     }),
     ("cmdline", |data| {
-        if let Some(word) = Word::saying(&text(data)) {
+        if let Some(word) = Word::from_text(&text(data)) {
             assert_eq!(cmdline::words(&format!("{word} demanded")).len(), 2);
         }
         let _ = Config::parse(&cmdline::words(&text(data)));
@@ -146,10 +146,10 @@ pub const TARGETS: [(&str, Target); 31] = [
     ("metalink", index),
     ("multiboot", |data| {
         let module = Module { what: "kernel", bytes: data, words: "quiet" };
-        let memory = [Region { start: 0, end: 1 << 30, is: Use::Ram }];
-        if let Ok((segments, start)) = multiboot::lay_out(data, "words", &[module], &memory) {
-            assert!(segments.iter().all(|segment| segment.at + segment.length <= 1 << 30));
-            assert!(segments.iter().any(|segment| segment.at == start));
+        let memory = [Region { start: 0, end: 1 << 30, kind: RegionKind::Ram }];
+        if let Ok(Layout { segments, start }) = multiboot::lay_out(data, "words", &[module], &memory) {
+            assert!(segments.iter().all(|segment| segment.address + segment.length <= 1 << 30));
+            assert!(segments.iter().any(|segment| segment.address == start));
         }
     }),
     ("ours", |data| {

@@ -9,9 +9,10 @@ use crate::desk::Say;
 use crate::desk::pcrs::{self, Values};
 use crate::desk::quote::{self, Quote, QuoteError};
 use crate::formats::bank::{Bank, tagged};
-use crate::formats::eventlog::{Event, EventLog, NO_ACTION, initial};
+use crate::formats::eventlog::{Event, EventLog, initial};
+use crate::formats::pcr::Pcr;
 use crate::formats::pieces::{hex, unhex};
-use crate::formats::statement::{BYTES, Row, Statement, TABLE, WORDS, What};
+use crate::formats::statement::{BYTES, Row, Statement, TABLE, Topic, WORDS};
 use anyhow::{Context, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -188,7 +189,7 @@ fn unlike_quote(log: &EventLog, quote: &Quote, asked: &[u8], values: Option<&Val
     unlike_values(log, values)
 }
 
-fn digest(quote: &Quote, value: &dyn Fn(Bank, u32) -> Vec<u8>) -> Vec<u8> {
+fn digest(quote: &Quote, value: &dyn Fn(Bank, Pcr) -> Vec<u8>) -> Vec<u8> {
     let all = quote.selection.iter().flat_map(|(bank, pcrs)| pcrs.iter().flat_map(|pcr| value(*bank, *pcr)));
     quote.by.digest(&all.collect::<Vec<u8>>())
 }
@@ -202,7 +203,7 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
     }
 
     // A PCR that the log never mentions may have been extended by a program that keeps no log.
-    let ours = |pcr: u32| pcr == WORDS || pcr == BYTES;
+    let ours = |pcr: Pcr| pcr == WORDS || pcr == BYTES;
     for ((bank, pcr), holds) in values.iter().filter(|((bank, _), _)| banks.contains(bank)) {
         let value = match replayed.get(&(*bank, *pcr)) {
             Some(value) => value.clone(),
@@ -222,13 +223,9 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
 const GUESSED: usize = 200;
 
 /// A change to the log that would explain why `pcr` holds `value`.
-fn guess(log: &EventLog, bank: Bank, pcr: u32, value: &[u8]) -> String {
-    let events: Vec<(usize, &Event)> = log
-        .events()
-        .iter()
-        .enumerate()
-        .filter(|(_, event)| event.pcr == pcr && event.kind != NO_ACTION)
-        .collect();
+fn guess(log: &EventLog, bank: Bank, pcr: Pcr, value: &[u8]) -> String {
+    let events: Vec<(usize, &Event)> =
+        log.events().iter().enumerate().filter(|(_, event)| event.extended() == Some(pcr)).collect();
     let fits = |order: &[usize]| {
         let digests = order.iter().filter_map(|at| events.get(*at)?.1.digest(bank));
         digests.fold(initial(bank, pcr), |held, digest| bank.extend(&held, digest)) == value
@@ -263,7 +260,7 @@ fn altered(log: &EventLog) -> Option<String> {
         let edited = |why: &str| Some(format!("event {} ({event}) was edited: {why}", number + 1));
         let digests = match Statement::of_event(event) {
             Some(statement) => {
-                if !ours && statement.what != What::Agent {
+                if !ours && statement.topic != Topic::Agent {
                     return edited("InetBoot says first which agent runs");
                 }
                 ours = true;
@@ -284,15 +281,15 @@ fn altered(log: &EventLog) -> Option<String> {
 }
 
 /// InetBoot's events of a log, as statements.
-fn statements(log: &EventLog) -> Vec<(u32, Statement)> {
-    let statement = |event: &Event| Some((event.pcr, Statement::of_event(event)?));
+fn statements(log: &EventLog) -> Vec<(Pcr, Statement)> {
+    let statement = |event: &Event| Some((event.extended()?, Statement::of_event(event)?));
     log.events().iter().filter_map(statement).collect()
 }
 
 /// The first of InetBoot's lines that is not that of the expected log.
 fn unlike_expected(log: &EventLog, expected: &EventLog) -> Option<String> {
     let (is, expected) = (statements(log), statements(expected));
-    let line = |(_, statement): &(u32, Statement)| statement.line();
+    let line = |(_, statement): &(Pcr, Statement)| statement.line();
     for (number, expected) in expected.iter().enumerate() {
         match is.get(number) {
             Some(is) if is == expected => {}
@@ -322,7 +319,7 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
     let said = statements(log);
     for (pcr, statement) in &said {
         let fits = |allowed: &Statement| {
-            allowed.what == statement.what && glob::matches_text(&allowed.says, &statement.says)
+            allowed.topic == statement.topic && glob::matches_text(&allowed.text, &statement.text)
         };
         if *pcr != statement.row().pcr || !allowed.iter().any(fits) {
             return Ok(Some(format!("the policy does not know \"{}\" in PCR {pcr}", statement.line())));
@@ -330,8 +327,8 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
     }
 
     let lacks = |row: &&Row| {
-        allowed.iter().any(|line| line.what == row.what)
-            && !said.iter().any(|(_, line)| line.what == row.what)
+        allowed.iter().any(|line| line.topic == row.topic)
+            && !said.iter().any(|(_, line)| line.topic == row.topic)
     };
     Ok(TABLE.iter().find(lacks).map(|row| format!("the log says nothing of the {}", row.word)))
 }
@@ -340,7 +337,7 @@ fn outside(log: &EventLog, policy: &str) -> anyhow::Result<Option<String>> {
 mod tests {
     use super::*;
     use crate::base::lock::lock;
-    use crate::formats::eventlog::IPL;
+    use crate::formats::eventlog::{IPL, NO_ACTION, PcrField};
     use std::io::Write;
     use std::sync::Mutex;
 
@@ -349,16 +346,17 @@ mod tests {
         let banks = log.banks();
         let event = |pcr, kind, data: &[u8], digested: &[u8]| {
             let digests = banks.iter().map(|bank| (bank.id(), bank.digest(digested))).collect();
+            let pcr = PcrField::Extended(Pcr::ALL[pcr]);
             Event { pcr, kind, digests, data: data.into() }
         };
         log.push(event(7, DIGESTED[0], &[0; 4], &[0; 4]));
         log.push(event(8, IPL, b"grub_cmd: linux /vmlinuz\0", b"linux /vmlinuz"));
         for (what, says) in [
-            (What::Agent, "1.0, 3 bytes, sha256:00"),
-            (What::Arguments, "netdir=http://h/x.iso"),
-            (What::Image, "http://h/x.iso, unverified"),
-            (What::Kernel, "live/vmlinuz, 8 bytes, sha256:01"),
-            (What::Initrd, "live/initrd, 9 bytes, sha256:02"),
+            (Topic::Agent, "1.0, 3 bytes, sha256:00"),
+            (Topic::Arguments, "netdir=http://h/x.iso"),
+            (Topic::Image, "http://h/x.iso, unverified"),
+            (Topic::Kernel, "live/vmlinuz, 8 bytes, sha256:01"),
+            (Topic::Initrd, "live/initrd, 9 bytes, sha256:02"),
         ] {
             log.push(Statement::words(what, says).event(&log.banks()));
         }
@@ -446,10 +444,31 @@ mod tests {
         assert!(refusal(&spoiled(|events| events[0].data[0] = 1), None, None).contains("was edited"));
     }
 
+    /// A line that was never extended proves nothing, though its digest is right and the log replays.
+    #[test]
+    fn lines_that_were_not_extended() {
+        let forged = spoiled(|events| {
+            for event in events.iter_mut().skip(2) {
+                *event = Event { pcr: PcrField::Unused(9), kind: NO_ACTION, ..event.clone() };
+            }
+        });
+        let pcrs = file(pcrs::encode(&replay(&forged)).as_bytes());
+        let policy = file(lines(&log()).as_bytes());
+        let expect = file(log().encode());
+        for against in [
+            Against { policy: Some(policy.path().to_owned()), ..Against::default() },
+            Against { expect: Some(expect.path().to_owned()), ..Against::default() },
+        ] {
+            let against = Against { pcrs: Some(pcrs.path().to_owned()), ..against };
+            let verdict = verify(&forged, &against).unwrap();
+            assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+        }
+    }
+
     #[test]
     fn the_first_unexpected_line_is_told() {
         let mut other = log().first(7);
-        other.push(Statement::words(What::Initrd, "live/other, 9 bytes, sha256:02").event(&other.banks()));
+        other.push(Statement::words(Topic::Initrd, "live/other, 9 bytes, sha256:02").event(&other.banks()));
         let why = refusal(&log(), Some(&other), None);
         assert!(
             why.contains("says \"inetboot initrd: live/initrd")
@@ -469,8 +488,8 @@ mod tests {
     fn a_log_matches_the_policy_made_of_it() {
         let mut log = EventLog::agile(&[Bank::Sha256]);
         for (what, says) in [
-            (What::Agent, "1.0, 3 bytes, sha256:00"),
-            (What::Arguments, "netdir=http://[fd00::1]/x.iso?a=b ip=[fd00::2]::[fd00::1]:64::eth0:none"),
+            (Topic::Agent, "1.0, 3 bytes, sha256:00"),
+            (Topic::Arguments, "netdir=http://[fd00::1]/x.iso?a=b ip=[fd00::2]::[fd00::1]:64::eth0:none"),
         ] {
             log.push(Statement::words(what, says).event(&log.banks()));
         }
@@ -492,7 +511,7 @@ mod tests {
             let ours = log.events().iter().position(|event| Statement::of_event(event).is_some()).unwrap();
             assert!(ours > 1 && log.first(ours).events() == &log.events()[..ours], "{name}");
             let last = Statement::of_event(log.events().last().unwrap());
-            assert_eq!(last.unwrap().says, "accounts for PCR 8 and 9", "{name}");
+            assert_eq!(last.unwrap().text, "accounts for PCR 8 and 9", "{name}");
         }
     }
 

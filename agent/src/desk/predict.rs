@@ -12,7 +12,7 @@ use crate::machine::drivers::Device;
 use crate::machine::ledger::Evidence;
 use crate::measure::{Agent, of_recipe, of_serving};
 use crate::miniroot::overlay::Contents;
-use crate::miniroot::{self, Part, Rebuilt};
+use crate::miniroot::{self, Hardware, Rebuilt};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
@@ -75,12 +75,12 @@ fn before(inputs: &Inputs) -> anyhow::Result<EventLog> {
 }
 
 /// The devices that the target has to drive.
-fn hardware(devices: &[String]) -> Vec<Part> {
-    let part = |alias: &String| Part {
+fn hardware(devices: &[String]) -> Vec<Hardware> {
+    let device = |alias: &String| Hardware {
         kind: "device",
         name: format!("--device {alias}"),
         chain: vec![Device { modalias: alias.clone(), driver: None, module: None }],
         is_optional: false,
     };
-    devices.iter().map(part).collect()
+    devices.iter().map(device).collect()
 }

@@ -4,6 +4,7 @@
 //! (12.2.5); what `tpm2_quote -m -s` and `tpm2_createak -u` leave in files.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
@@ -21,7 +22,7 @@ pub struct Quote {
     /// The value that the TPM was asked to put in, which tells the answer from an old one.
     pub nonce: Vec<u8>,
     /// The quoted PCRs of each bank.
-    pub selection: Vec<(Bank, Vec<u32>)>,
+    pub selection: Vec<(Bank, Vec<Pcr>)>,
     /// The digest of their values, one after the other.
     pub digest: Vec<u8>,
     /// The algorithm of the digest.
@@ -64,9 +65,8 @@ pub fn verified(message: &[u8], signature: &[u8], key: &[u8]) -> Result<Quote, Q
     let TpmuAttest::Quote(info) = attest.attested else { return Err(QuoteError::NoQuote) };
     let mut selection = Vec::new();
     for select in info.pcr_select.iter() {
-        let bits =
-            |pcr: u32| select.pcr_select.get(pcr as usize / 8).is_some_and(|byte| byte >> (pcr % 8) & 1 == 1);
-        let pcrs: Vec<u32> = (0..32).filter(|pcr| bits(*pcr)).collect();
+        // A PCR beyond ours would be missing here, and the digest of the values would not agree.
+        let pcrs = Pcr::selected(&select.pcr_select);
         if !pcrs.is_empty() {
             let bank = Bank::from_id(select.hash.value()).ok_or(QuoteError::Algorithm("quoted bank"))?;
             selection.push((bank, pcrs));
@@ -173,7 +173,13 @@ mod tests {
         for [message, signature, key] in [fixture!("ecdsa"), fixture!("rsassa"), fixture!("rsapss")] {
             let quote = verified(message, signature, key).unwrap();
             assert_eq!(quote.nonce, [0xc0, 0xff, 0xee]);
-            assert_eq!(quote.selection, [(Bank::Sha1, vec![8, 9]), (Bank::Sha256, vec![0, 8, 9])]);
+            assert_eq!(
+                quote.selection,
+                [
+                    (Bank::Sha1, [8, 9].map(|pcr| Pcr::ALL[pcr]).to_vec()),
+                    (Bank::Sha256, [0, 8, 9].map(|pcr| Pcr::ALL[pcr]).to_vec())
+                ]
+            );
             let eight = Bank::Sha256.extend(&[0; 32], &Bank::Sha256.digest(b"arguments: x"));
             let values = [vec![0; 20], vec![0; 20], vec![0; 32], eight, vec![0; 32]].concat();
             assert_eq!((quote.by, quote.digest), (Bank::Sha256, Bank::Sha256.digest(&values)));

@@ -142,7 +142,7 @@ impl Grub<'_> {
             words.iter().map(|word| self.expand(word)).skip_while(|(word, _)| word.starts_with("--"));
         let path = words.next().map(|(path, _)| relative(&path).to_owned()).unwrap_or_default();
         let complete = words.filter(|(_, complete)| *complete);
-        let said = complete.filter_map(|(word, _)| Word::saying(&word)).map(|word| word.raw);
+        let said = complete.filter_map(|(word, _)| Word::from_text(&word)).map(|word| word.raw);
         Program { path, words: said.collect() }
     }
 

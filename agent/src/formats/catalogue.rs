@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Entry {
         for (key, argument, Spanned { value: OneOrMore(values), span }) in addresses {
             let text = format!("{argument}={}", values.join(","));
             let is_plain = !text.contains(|c: char| c == '"' || c.is_control());
-            match Word::saying(&text).filter(|_| is_plain) {
+            match Word::from_text(&text).filter(|_| is_plain) {
                 Some(word) => words.push(word),
                 None => {
                     return wrong(span, format!("{key} has a quotation mark or a control character in it"));

@@ -5,6 +5,7 @@
 //! A log that the firmware began is kept byte for byte, and continued in its own form.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -21,10 +22,7 @@ const SPEC_ID: &[u8; 16] = b"Spec ID Event03\0";
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 
 /// PCRs of the dynamic root of trust, whose bits are ones at first.
-const DYNAMIC: std::ops::RangeInclusive<u32> = 17..=22;
-
-/// The number of PCRs of a TPM.
-pub const PCRS: u32 = 24;
+const DYNAMIC: std::ops::RangeInclusive<Pcr> = Pcr::ALL[17]..=Pcr::ALL[22];
 
 /// Algorithms of a log at most; no TPM has nearly as many.
 const MOST_ALGORITHMS: u32 = 16;
@@ -73,7 +71,7 @@ const KINDS: [(u32, &str); 38] = [
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    pub pcr: u32,
+    pub pcr: PcrField,
     /// The event type, `EV_…`.
     pub kind: u32,
     /// The digests that were extended, by algorithm number.
@@ -82,7 +80,33 @@ pub struct Event {
     pub data: Vec<u8>,
 }
 
+/// The field of an event that names a PCR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PcrField {
+    /// The PCR that the digests were extended into.
+    Extended(Pcr),
+    /// The field of an `EV_NO_ACTION` event, which was not extended. Firmware writes 0 or 0xffffffff.
+    Unused(u32),
+}
+
+impl PcrField {
+    fn number(self) -> u32 {
+        match self {
+            Self::Extended(pcr) => pcr.number(),
+            Self::Unused(number) => number,
+        }
+    }
+}
+
 impl Event {
+    /// The PCR that was extended, if any was.
+    pub fn extended(&self) -> Option<Pcr> {
+        match self.pcr {
+            PcrField::Extended(pcr) => Some(pcr),
+            PcrField::Unused(_) => None,
+        }
+    }
+
     pub fn kind_name(&self) -> String {
         let known = KINDS.iter().find(|(kind, _)| *kind == self.kind);
         known.map_or_else(|| format!("event type {:#x}", self.kind), |(_, name)| (*name).to_owned())
@@ -146,7 +170,7 @@ impl EventLog {
         head.push(0); // vendor information
 
         let digests = vec![(Bank::Sha1.id(), vec![0; Bank::Sha1.size()])];
-        let first = Event { pcr: 0, kind: NO_ACTION, digests, data: head };
+        let first = Event { pcr: PcrField::Unused(0), kind: NO_ACTION, digests, data: head };
         let algorithms = banks.iter().map(|bank| (bank.id(), bank.size())).collect();
         let mut log = Self::classic();
         log.push(first);
@@ -165,9 +189,6 @@ impl EventLog {
         let mut log = Self { bytes: bytes.to_vec(), ..Self::classic() };
         while !reader.rest.is_empty() {
             let event = reader.event(&log.form)?;
-            if event.pcr >= PCRS && event.kind != NO_ACTION {
-                return Err(LogError::Pcr { event: reader.event, pcr: event.pcr });
-            }
             if log.events.is_empty() && event.kind == NO_ACTION && event.data.starts_with(SPEC_ID) {
                 log.form = Form::Agile(algorithms(&event.data).ok_or(LogError::Head)?);
             }
@@ -197,7 +218,7 @@ impl EventLog {
     pub fn push(&mut self, event: Event) {
         let Event { pcr, kind, digests, data } = &event;
         let bytes = &mut self.bytes;
-        bytes.extend_from_slice(&pcr.to_le_bytes());
+        bytes.extend_from_slice(&pcr.number().to_le_bytes());
         bytes.extend_from_slice(&kind.to_le_bytes());
         match &self.form {
             Form::Classic => digests.iter().take(1).for_each(|(_, digest)| bytes.extend_from_slice(digest)),
@@ -229,21 +250,21 @@ impl EventLog {
     }
 
     /// The value of every PCR of `bank` that the log extends or gives a first value.
-    pub fn replay(&self, bank: Bank) -> BTreeMap<u32, Vec<u8>> {
+    pub fn replay(&self, bank: Bank) -> BTreeMap<Pcr, Vec<u8>> {
         let mut pcrs = BTreeMap::new();
         for event in &self.events {
-            if event.kind == NO_ACTION {
+            let Some(pcr) = event.extended() else {
                 if let Some(locality) =
                     event.data.strip_prefix(STARTUP_LOCALITY).and_then(|rest| rest.first())
                 {
                     let mut value = vec![0; bank.size()];
                     value[bank.size() - 1] = *locality;
-                    pcrs.insert(0, value);
+                    pcrs.insert(Pcr::ALL[0], value);
                 }
                 continue;
-            }
+            };
             let Some(digest) = event.digest(bank) else { continue };
-            let value = pcrs.entry(event.pcr).or_insert_with(|| initial(bank, event.pcr));
+            let value = pcrs.entry(pcr).or_insert_with(|| initial(bank, pcr));
             *value = bank.extend(value, digest);
         }
         pcrs
@@ -251,7 +272,7 @@ impl EventLog {
 }
 
 /// The value of PCR `pcr` of `bank` when the machine was switched on.
-pub fn initial(bank: Bank, pcr: u32) -> Vec<u8> {
+pub fn initial(bank: Bank, pcr: Pcr) -> Vec<u8> {
     vec![if DYNAMIC.contains(&pcr) { 0xff } else { 0 }; bank.size()]
 }
 
@@ -289,7 +310,14 @@ impl<'a> Reader<'a> {
     }
 
     fn event(&mut self, form: &Form) -> Result<Event, LogError> {
-        let (pcr, kind) = (self.u32()?, self.u32()?);
+        let (number, kind) = (self.u32()?, self.u32()?);
+        let pcr = if kind == NO_ACTION {
+            PcrField::Unused(number)
+        } else {
+            let pcr = Pcr::new(number).ok_or(LogError::Pcr { event: self.event, pcr: number })?;
+            PcrField::Extended(pcr)
+        };
+
         let mut digests = Vec::new();
         match form {
             Form::Classic => digests.push((Bank::Sha1.id(), self.take(Bank::Sha1.size())?.to_vec())),
@@ -325,7 +353,7 @@ impl fmt::Display for EventLog {
 /// `PCR 9 EV_IPL inetboot kernel: …`
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PCR {} {}", self.pcr, self.kind_name())?;
+        write!(f, "PCR {} {}", self.pcr.number(), self.kind_name())?;
         self.text().map_or(Ok(()), |text| write!(f, " {text}"))
     }
 }
@@ -344,9 +372,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn event(banks: &[Bank], pcr: u32, text: &str) -> Event {
+    fn event(banks: &[Bank], pcr: usize, text: &str) -> Event {
         let digests = banks.iter().map(|bank| (bank.id(), bank.digest(text.as_bytes()))).collect();
-        Event { pcr, kind: IPL, digests, data: text.into() }
+        Event { pcr: PcrField::Extended(Pcr::ALL[pcr]), kind: IPL, digests, data: text.into() }
     }
 
     #[test]
@@ -372,7 +400,10 @@ mod tests {
         log.push(event(&[Bank::Sha256], 8, "two"));
         let bank = Bank::Sha256;
         let one = bank.extend(&[0; 32], &bank.digest(b"one"));
-        assert_eq!(log.replay(bank), BTreeMap::from([(8, bank.extend(&one, &bank.digest(b"two")))]));
+        assert_eq!(
+            log.replay(bank),
+            BTreeMap::from([(Pcr::ALL[8], bank.extend(&one, &bank.digest(b"two")))])
+        );
         assert_eq!(log.replay(Bank::Sha1), BTreeMap::new());
     }
 
@@ -380,10 +411,10 @@ mod tests {
     fn the_startup_locality_is_the_first_value() {
         let mut log = EventLog::agile(&[Bank::Sha1]);
         let data = [&STARTUP_LOCALITY[..], &[3]].concat();
-        log.push(Event { pcr: 0, kind: NO_ACTION, digests: vec![(4, vec![0; 20])], data });
+        log.push(Event { pcr: PcrField::Unused(0), kind: NO_ACTION, digests: vec![(4, vec![0; 20])], data });
         let mut value = vec![0; 20];
         value[19] = 3;
-        assert_eq!(log.replay(Bank::Sha1), BTreeMap::from([(0, value)]));
+        assert_eq!(log.replay(Bank::Sha1), BTreeMap::from([(Pcr::ALL[0], value)]));
     }
 
     #[test]
@@ -393,8 +424,22 @@ mod tests {
         let id = Bank::Sha256.id();
         assert_eq!(EventLog::decode(log.encode()), Err(LogError::Algorithm { event: 2, id }));
         let mut log = EventLog::classic();
-        log.push(event(&[Bank::Sha1], 24, "x"));
-        assert_eq!(EventLog::decode(log.encode()), Err(LogError::Pcr { event: 1, pcr: 24 }));
+        log.push(event(&[Bank::Sha1], 23, "x"));
+        let mut bytes = log.encode().to_vec();
+        assert_eq!(EventLog::decode(&bytes), Ok(log));
+        bytes[0] = 24;
+        assert_eq!(EventLog::decode(&bytes), Err(LogError::Pcr { event: 1, pcr: 24 }));
+    }
+
+    /// An event that was not extended may name any PCR, and keeps its number.
+    #[test]
+    fn events_without_a_pcr() {
+        let mut log = EventLog::classic();
+        let digests = vec![(Bank::Sha1.id(), vec![0; 20])];
+        log.push(Event { pcr: PcrField::Unused(u32::MAX), kind: NO_ACTION, digests, data: Vec::new() });
+        let decoded = EventLog::decode(log.encode()).unwrap();
+        assert_eq!(decoded.first(1).encode(), log.encode());
+        assert_eq!(decoded.replay(Bank::Sha1), BTreeMap::new());
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! `TPM2_PCR_Read` (22.4), by the codec of the crate `tpm2-protocol`.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use tpm2_protocol::basic::{TpmHandle, TpmUint32};
 use tpm2_protocol::constant::TPM_MAX_COMMAND_SIZE;
 use tpm2_protocol::data::{
@@ -56,13 +57,13 @@ pub fn banks(response: &[u8]) -> Result<Vec<u16>, ResponseError> {
 }
 
 /// The command that extends `pcr` by a digest for each of several banks.
-pub fn extend(pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, ResponseError> {
+pub fn extend(pcr: Pcr, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, ResponseError> {
     let mut values = TpmlDigestValues::default();
     for (bank, digest) in digests {
         let digest = TpmuHa::Digest(digest.as_slice().try_into()?);
         values.try_push(TpmtHa { hash_alg: algorithm(*bank)?, digest })?;
     }
-    let command = TpmPcrExtendCommand { handles: [TpmHandle::new(pcr)], digests: values };
+    let command = TpmPcrExtendCommand { handles: [TpmHandle::new(pcr.number())], digests: values };
     // PCRs have an empty password.
     let password = TpmsAuthCommand {
         session_handle: TpmHandle::new(TpmRh::Pw.value()),
@@ -79,12 +80,9 @@ pub fn extended(response: &[u8]) -> Result<(), ResponseError> {
 }
 
 /// The command that reads `pcr` of `bank`.
-pub fn read(pcr: u32, bank: Bank) -> Result<Vec<u8>, ResponseError> {
-    let mut bits = [0_u8; 3];
-    if let Some(byte) = bits.get_mut(pcr as usize / 8) {
-        *byte = 1 << (pcr % 8);
-    }
-    let select = TpmsPcrSelection { hash: algorithm(bank)?, pcr_select: TpmsPcrSelect::try_from(&bits[..])? };
+pub fn read(pcr: Pcr, bank: Bank) -> Result<Vec<u8>, ResponseError> {
+    let pcr_select = TpmsPcrSelect::try_from(&pcr.bitmap()[..])?;
+    let select = TpmsPcrSelection { hash: algorithm(bank)?, pcr_select };
     let mut selection = TpmlPcrSelection::default();
     selection.try_push(select)?;
     marshal(&TpmPcrReadCommand { handles: [], pcr_selection_in: selection }, &[])
@@ -148,13 +146,13 @@ mod tests {
 
     #[test]
     fn commands_have_the_specified_bytes() {
-        let extend = extend(9, &[(Bank::Sha1, vec![0xaa; 20])]).unwrap();
+        let extend = extend(Pcr::ALL[9], &[(Bank::Sha1, vec![0xaa; 20])]).unwrap();
         let head = [0x80, 2, 0, 0, 0, 53, 0, 0, 1, 0x82, 0, 0, 0, 9, 0, 0, 0, 9, 0x40, 0, 0, 9];
         assert_eq!(extend[..22], head);
         assert_eq!(extend[22..33], [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4]);
         assert_eq!(extend.len(), 53);
         let read = [0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 0xb, 3, 0, 1, 0];
-        assert_eq!(super::read(8, Bank::Sha256).unwrap(), read);
+        assert_eq!(super::read(Pcr::ALL[8], Bank::Sha256).unwrap(), read);
     }
 
     #[test]

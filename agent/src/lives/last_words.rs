@@ -158,7 +158,7 @@ fn other_mirror(arguments: &[Word]) -> Option<Vec<Word>> {
     let mut rotated = arguments.to_vec();
     // The last netdir= is the one that counts.
     let netdir = rotated.iter_mut().rfind(|word| word.key == "netdir")?;
-    *netdir = Word::saying(&format!("netdir={}", urls.join(",")))?;
+    *netdir = Word::from_text(&format!("netdir={}", urls.join(",")))?;
     Some(rotated)
 }
 

@@ -100,7 +100,7 @@ fn vlan_reaches_both_lives() {
         assert!(said.contains("eth0.7 (52:54:00:12:34:56) has"), "{said}");
     });
     promise("the second life has the module for VLANs, and the address", || {
-        assert!(said.contains("transplanting 8021q"), "{said}");
+        assert!(said.contains("taking the module 8021q from"), "{said}");
         assert!(said.contains(&format!("witness: address {}", lan.net())), "{said}");
     });
     promise("the lease is renewed", || {

@@ -65,7 +65,7 @@ fn second_life_finds_the_cd() {
         assert_eq!(line(&said, "address"), "10.0.2.15/24");
     });
     promise("modules that its initrd lacks come from its root", || {
-        assert!(said.contains("transplanting fuse"));
+        assert!(said.contains("taking the module fuse from"));
     });
     promise("the screen says that there is no TPM", || {
         assert!(said.contains("not measured: this machine shows no TPM"));
@@ -98,7 +98,7 @@ fn second_life_finds_the_cd() {
 fn initrd_modules_are_used() {
     let server = serve(&Witness { initrd_modules: ALL_MODULES, ..Witness::default() });
     let (_machine, said) = report(&Opts::with_arguments(server.netdir()));
-    assert!(!said.contains("transplanting"));
+    assert!(!said.contains("taking the module"));
 }
 
 /// The driver of a card that the target's initrd lacks comes from its root, and nothing else does.
@@ -106,8 +106,8 @@ fn initrd_modules_are_used() {
 fn missing_driver_comes_from_the_root() {
     let server = serve(&Witness { initrd_modules: ALL_MODULES, ..Witness::default() });
     let (_machine, said) = report(&Opts { card: Some("e1000"), ..Opts::with_arguments(server.netdir()) });
-    assert!(said.contains("transplanting e1000"));
-    assert!(!said.contains("transplanting fuse"));
+    assert!(said.contains("taking the module e1000 from"));
+    assert!(!said.contains("taking the module fuse from"));
 }
 
 /// The root may be an EROFS.
@@ -115,7 +115,7 @@ fn missing_driver_comes_from_the_root() {
 fn modules_come_from_erofs_too() {
     let server = serve(&Witness { root: Root::Erofs, ..Witness::default() });
     let (_machine, said) = report(&Opts::with_arguments(server.netdir()));
-    assert!(said.contains("transplanting virtio_net"), "{said}");
+    assert!(said.contains("taking the module virtio_net from"), "{said}");
 }
 
 /// HTTPS works with a private authority, on a machine whose clock stands in a year in which the certificate
