@@ -40,19 +40,24 @@ pub fn regions() -> io::Result<Vec<Region>> {
     for entry in std::fs::read_dir("/sys/firmware/memmap")? {
         let dir = entry?.path();
         let field = |name: &str| std::fs::read_to_string(dir.join(name)).map(|text| text.trim().to_owned());
-        let number = |name: &str| {
-            u64::from_str_radix(field(name)?.trim_start_matches("0x"), 16).map_err(io::Error::other)
-        };
-        let is = match field("type")?.as_str() {
-            "System RAM" => Use::Ram,
-            "ACPI Tables" => Use::AcpiTables,
-            "ACPI Non-volatile Storage" => Use::AcpiStorage,
-            _ => Use::Other,
-        };
-        regions.push(Region { start: number("start")?, end: number("end")? + 1, is });
+        regions.push(region(&field("type")?, &field("start")?, &field("end")?)?);
     }
     regions.sort_by_key(|region| region.start);
     Ok(regions)
+}
+
+/// The region that an entry of sysfs describes by its first and its last byte.
+fn region(kind: &str, first: &str, last: &str) -> io::Result<Region> {
+    let number =
+        |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(io::Error::other);
+    let is = match kind {
+        "System RAM" => Use::Ram,
+        "ACPI Tables" => Use::AcpiTables,
+        "ACPI Non-volatile Storage" => Use::AcpiStorage,
+        _ => Use::Other,
+    };
+    // The last byte of the address space has none after it.
+    Ok(Region { start: number(first)?, end: number(last)?.saturating_add(1), is })
 }
 
 /// A nameless file in memory, to be written.
@@ -162,6 +167,15 @@ mod tests {
         let text = "MemTotal:         476532 kB\nMemFree:          1 kB\nMemAvailable:     400000 kB\n";
         assert_eq!(Memory::parse(text), Some(Memory { total: 476_532 * 1024, available: 400_000 * 1024 }));
         assert_eq!(Memory::parse("MemTotal: x kB"), None);
+    }
+
+    /// A region may end with the address space.
+    #[test]
+    fn regions_are_read() {
+        let low = region("System RAM", "0x0", "0x9fbff").unwrap();
+        assert_eq!(low, Region { start: 0, end: 0x9fc00, is: Use::Ram });
+        assert_eq!(region("Reserved", "0xfffc0000", "0xffffffffffffffff").unwrap().end, u64::MAX);
+        assert!(region("Reserved", "0x0", "all").is_err());
     }
 
     #[test]
