@@ -1,15 +1,14 @@
-//! The firmware's memory map, by `/sys/firmware/memmap`.
+//! The firmware's map of the physical memory (`Documentation/ABI/testing/sysfs-firmware-memmap`).
 
 use crate::formats::multiboot::{Region, Use};
-use std::io;
+use std::{fs, io};
 
-/// The firmware's map of the physical memory, in order
-/// (`Documentation/ABI/testing/sysfs-firmware-memmap`).
+/// The map, in order of address.
 pub fn regions() -> io::Result<Vec<Region>> {
     let mut regions = Vec::new();
-    for entry in std::fs::read_dir("/sys/firmware/memmap")? {
+    for entry in fs::read_dir("/sys/firmware/memmap")? {
         let dir = entry?.path();
-        let field = |name: &str| std::fs::read_to_string(dir.join(name)).map(|text| text.trim().to_owned());
+        let field = |name: &str| fs::read_to_string(dir.join(name)).map(|text| text.trim().to_owned());
         regions.push(region(&field("type")?, &field("start")?, &field("end")?)?);
     }
     regions.sort_by_key(|region| region.start);

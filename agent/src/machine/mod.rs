@@ -1,5 +1,5 @@
-//! The running kernel: mounts, drivers, memory, the clock, loop devices. A step of the boot asks here
-//! for what it needs of the machine; nothing here knows the order of the boot.
+//! The running kernel: mounts, drivers, memory, the clock, loop devices, the TPM. A step of the boot asks
+//! here for what it needs of the machine; nothing here knows the order of the boot.
 
 pub mod chip;
 pub mod clock;

@@ -1,11 +1,11 @@
-//! Readers of a file by an offset of their own (`pread(2)`).
+//! Readers of a file by an offset of their own (`pread(2)`): several may share one descriptor.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Receiver;
 
-/// Reads a file by an offset of its own, so that nobody else's moves (`pread(2)`).
+/// Reads a file from its start. The offset of the descriptor does not move.
 #[derive(Debug)]
 pub struct Pread<'a> {
     file: &'a File,
@@ -13,7 +13,6 @@ pub struct Pread<'a> {
 }
 
 impl<'a> Pread<'a> {
-    /// Read `file` from its start.
     pub fn new(file: &'a File) -> Self {
         Self { file, offset: 0 }
     }
@@ -27,8 +26,8 @@ impl Read for Pread<'_> {
     }
 }
 
-/// Reads a file while another thread writes it. At the end of what is there it waits until more is
-/// announced, or until the announcer is gone: then that is all.
+/// Reads a file while another thread writes it. At the end of the file it waits until the writer announces
+/// more, or has dropped its side of the channel: then the file is complete.
 #[derive(Debug)]
 pub struct Growing<'a> {
     written: Pread<'a>,
@@ -37,7 +36,7 @@ pub struct Growing<'a> {
 }
 
 impl<'a> Growing<'a> {
-    /// Read `file` from its start; whatever is written to it is `announced` afterwards.
+    /// Reads `file` from its start. The writer sends to `announced` after each write.
     pub fn new(file: &'a File, announced: Receiver<()>) -> Self {
         Self { written: Pread::new(file), announced, is_whole: false }
     }
@@ -50,7 +49,7 @@ impl Read for Growing<'_> {
             if length > 0 || buffer.is_empty() || self.is_whole {
                 return Ok(length);
             }
-            // Something may have been written just before the announcer went: once more, then.
+            // The writer may have written once more just before it ended, so read again after that.
             self.is_whole = self.announced.recv().is_err();
         }
     }
@@ -64,8 +63,9 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
 
+    /// A growing file is read to the end that its writer leaves, announced or not.
     #[test]
-    fn a_file_that_grows_is_read_to_what_becomes_its_end() {
+    fn growing_files_are_read_whole() {
         let mut written = file("test").unwrap();
         let (announcer, announced) = channel();
         let shared = written.try_clone().unwrap();
@@ -73,6 +73,7 @@ mod tests {
             let mut all = Vec::new();
             Growing::new(&shared, announced).read_to_end(&mut all).map(|_| all).unwrap()
         });
+
         for part in [&b"one "[..], b"two "] {
             written.write_all(part).unwrap();
             announcer.send(()).unwrap();
