@@ -5,11 +5,14 @@
 
 use crate::base::console;
 use crate::formats::lease::{Leases, Route};
-use crate::net::link::{Changes, Link, has_address};
-use crate::net::{Network, router};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::net::addresses::has_address;
+use crate::net::link::Link;
+use crate::net::netlink::Changes;
+use crate::net::tables::has_route;
+use crate::net::{Network, ipv6};
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
-use std::{fs, io};
 
 /// Changes come in swarms; the pause also bounds a quarrel with whoever makes them again.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -32,7 +35,7 @@ pub fn keep(network: &Network) -> ! {
     let changes = Changes::listen();
     let mut link = network.link.clone();
     let routes = network.leases.v4.iter().flat_map(|lease| lease.routes.iter().copied());
-    let routes = routes.filter(|route| has_route(&link, route)).collect();
+    let routes = routes.filter(|route| has_route(&link.name_now(), route)).collect();
     let wanted = Wanted { leases: network.leases.clone(), routes };
     let mut pause = SETTLE;
     loop {
@@ -64,7 +67,7 @@ fn put_back(link: &Link, wanted: &Wanted) -> io::Result<Link> {
     let link = link.again()?;
     link.configure(&wanted.leases)?;
     if relies_on_routers(&wanted.leases) {
-        router::solicit(&link)?;
+        ipv6::solicit(&link)?;
     }
     Ok(link)
 }
@@ -84,7 +87,7 @@ fn lacks(link: &Link, wanted: &Wanted) -> Option<&'static str> {
         return Some("address or route of IPv6");
     }
     let gateway = v6.as_ref().and_then(|lease| lease.gateway);
-    let is_cut_off = wanted.routes.iter().any(|route| !has_route(link, route))
+    let is_cut_off = wanted.routes.iter().any(|route| !has_route(&link.name_now(), route))
         || gateway.is_some() && !link.has_ipv6_way_out();
     is_cut_off.then_some("route")
 }
@@ -93,46 +96,4 @@ fn lacks(link: &Link, wanted: &Wanted) -> Option<&'static str> {
 fn relies_on_routers(leases: &Leases) -> bool {
     let by_hand = |address: &Option<_>, grant: &Option<_>| address.is_some() && grant.is_none();
     leases.v4.is_none() && leases.v6.as_ref().is_some_and(|v6| !by_hand(&v6.address, &v6.grant))
-}
-
-fn has_route(link: &Link, route: &Route) -> bool {
-    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    is_in_table(&table, &link.name_now(), route)
-}
-
-/// Whether the kernel's table (`fib_trie.c`, `fib_route_seq_show`) has `route` on the link.
-fn is_in_table(table: &str, link: &str, route: &Route) -> bool {
-    let (IpAddr::V4(destination), IpAddr::V4(gateway)) = (route.destination, route.gateway) else {
-        return true; // It is in another table.
-    };
-    let number = |address: Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(address.octets()));
-    let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(route.prefix)).unwrap_or(0));
-    let wanted = [number(destination), number(gateway), number(mask)];
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields[..], [name, destination, gateway, _, _, _, _, mask, ..]
-            if name == link && [destination, gateway, mask] == wanted)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_are_found_in_the_kernels_table() {
-        // Captured from Linux 6.1.
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-            eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        let route = |destination: [u8; 4], prefix, gateway: [u8; 4]| Route {
-            destination: destination.into(),
-            prefix,
-            gateway: gateway.into(),
-        };
-        assert!(is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 2])));
-        assert!(is_in_table(table, "eth0", &route([10, 0, 2, 0], 24, [0; 4])));
-        assert!(!is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 3])));
-        assert!(!is_in_table(table, "eth1", &route([0; 4], 0, [10, 0, 2, 2])));
-    }
 }

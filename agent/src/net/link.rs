@@ -6,15 +6,9 @@ use crate::config::LinkName;
 use crate::formats::lease::{Leases, Route};
 use crate::formats::mac::Mac;
 use crate::machine::drivers;
-use crate::net::rtnetlink::{Request, verdict};
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv,
-    sendto, socket,
-};
-use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use crate::net::netlink::request;
+use crate::net::rtnetlink::Request;
+use crate::net::tables::{has_global_address, has_way_out};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
@@ -216,131 +210,5 @@ impl Link {
             let Route { destination, prefix, gateway } = route;
             console::say(&format!("  no route to {destination}/{prefix} by {gateway}: {error}"));
         }
-    }
-}
-
-/// Whether one of the addresses in the kernel's table (`if6_seq_show`) is global, tried and good.
-fn has_global_address(table: &str, link: &str) -> bool {
-    const GLOBAL: &str = "00";
-    const TENTATIVE_OR_FAILED: u8 = 0x40 | 0x08;
-    table.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields[..], [_, _, _, GLOBAL, flags, name] if name == link
-            && u8::from_str_radix(flags, 16).is_ok_and(|flags| flags & TENTATIVE_OR_FAILED == 0))
-    })
-}
-
-/// Whether the kernel's table (`ipv6_route_seq_show`) has a default route that is no dead end.
-fn has_way_out(table: &str, link: &str) -> bool {
-    const EVERYWHERE: &str = "00000000000000000000000000000000";
-    table.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields[..], [EVERYWHERE, "00", .., name] if name == link)
-    })
-}
-
-/// An address as `/proc/net/if_inet6` writes it.
-fn is_in_table(table: &str, address: Ipv6Addr) -> bool {
-    let text: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
-    table.lines().any(|line| line.starts_with(&text))
-}
-
-/// Whether the machine has this address.
-pub fn has_address(address: IpAddr) -> bool {
-    match address {
-        // Something can be bound to it.
-        IpAddr::V4(_) => std::net::UdpSocket::bind((address, 0)).is_ok(),
-        // To this one not while it is tried.
-        IpAddr::V6(address) => {
-            is_in_table(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), address)
-        }
-    }
-}
-
-/// Take back what the machine's links were given by an attempt before this one: the kernel would go on
-/// using it. Routes go with a link's last address.
-pub fn take_back_addresses() {
-    for given in getifaddrs().into_iter().flatten() {
-        let Some((ip, prefix)) = address_of(&given) else { continue };
-        let name = given.interface_name.as_str();
-        let index = if_nametoindex(name).map_err(io::Error::from);
-        if let Err(error) = index.and_then(|index| request(Request::no_address(index, ip, prefix))) {
-            console::say(&format!("  {name} keeps {ip}: {error}"));
-        }
-    }
-}
-
-/// The address and its prefix, but for those that every link has by itself.
-fn address_of(given: &InterfaceAddress) -> Option<(IpAddr, u8)> {
-    let (ip, mask) = (ip_of(given.address.as_ref()?)?, ip_of(given.netmask.as_ref()?)?);
-    let is_its_own = ip.is_loopback() || matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let bits = match mask {
-        IpAddr::V4(mask) => mask.to_bits().count_ones(),
-        IpAddr::V6(mask) => mask.to_bits().count_ones(),
-    };
-    (!is_its_own).then_some((ip, bits as u8))
-}
-
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-}
-
-fn netlink(groups: u32) -> io::Result<OwnedFd> {
-    let fd =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    Ok(fd)
-}
-
-/// One request, one answer: the kernel answers before the sending returns.
-fn request(request: Request) -> io::Result<()> {
-    let fd = netlink(0)?;
-    sendto(fd.as_raw_fd(), &request.bytes(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0; 4096];
-    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
-    verdict(&answer[..length])
-}
-
-/// News from the kernel that a link, an address or a route has changed.
-#[derive(Debug)]
-pub struct Changes(OwnedFd);
-
-impl Changes {
-    /// Listen from now on.
-    pub fn listen() -> io::Result<Self> {
-        // RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
-        // of linux/rtnetlink.h.
-        netlink(0x1 | 0x10 | 0x40 | 0x100 | 0x400).map(Self)
-    }
-
-    /// Wait for the next. What it is does not matter, nor that there was too much to say.
-    pub fn wait(&self) {
-        let _ = recv(self.0.as_raw_fd(), &mut [0; 4096], MsgFlags::empty());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ipv6_is_there_with_an_address_that_holds_and_a_way_out() {
-        // Captured from Linux 6.1: one address tried and good, one still being tried.
-        let good = "fd0000000000000050540012fffe3456 02 40 00 00     eth0\n";
-        let tried = "fd0000000000000050540012fffe3456 02 40 00 40     eth0\n";
-        let local = "fe80000000000000505400fffe123456 02 40 20 80     eth0\n";
-        assert!(has_global_address(&format!("{local}{good}"), "eth0"));
-        assert!(!has_global_address(&format!("{local}{tried}"), "eth0"));
-        assert!(!has_global_address(good, "eth1"));
-        assert!(is_in_table(local, "fe80::5054:ff:fe12:3456".parse().unwrap()));
-        let zeros = "0".repeat(32);
-        let route = |name| {
-            format!(
-                "{zeros} 00 {zeros} 00 fe80000000000000005400fffe000001 00000400 00000001 00000000 00450003     {name}\n"
-            )
-        };
-        assert!(has_way_out(&route("eth0"), "eth0"));
-        assert!(!has_way_out(&route("lo"), "eth0"));
     }
 }

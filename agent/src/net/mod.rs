@@ -4,6 +4,7 @@
 //! wait. The bound is long enough for a switch port in spanning tree (up to 50 s of silence). Both
 //! kinds of networks are asked; IPv6 alone is enough where IPv4 has not answered a moment later.
 
+mod addresses;
 pub mod advert;
 mod cards;
 mod datagram;
@@ -11,11 +12,13 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod dropins;
 pub mod guard;
+mod ipv6;
 pub mod link;
+mod netlink;
 mod race;
 pub mod renew;
-mod router;
-pub mod rtnetlink;
+mod rtnetlink;
+mod tables;
 
 use crate::base::console;
 use crate::base::failure::Explain;
@@ -106,7 +109,7 @@ impl Explain for NetError {
 /// Bring the machine onto the network.
 pub fn up(config: &NetConfig) -> Result<Network, NetError> {
     clock::raise_to_floor(Duration::ZERO);
-    link::take_back_addresses();
+    addresses::take_back_addresses();
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(config);
     let links = wait_for_links(&mut cards, deadline)?;

@@ -5,7 +5,7 @@ use crate::base::console;
 use crate::formats::lease::{Grant, Grant6, Lease};
 use crate::net::dhcp::Conversation;
 use crate::net::dhcp6::Conversation6;
-use crate::net::{Network, race, router};
+use crate::net::{Network, ipv6, race};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -88,12 +88,12 @@ pub fn keep6(network: &Network, held_since: Instant) {
 }
 
 fn ask6(network: &Network, address: Ipv6Addr, server: Option<&[u8]>) -> io::Result<Option<Grant6>> {
-    let socket = router::client(&network.link)?;
+    let socket = ipv6::client(&network.link)?;
     let start = Instant::now();
     let xid = race::xid(&network.link);
     let mut talk = Conversation6::renewal(network.link.mac, xid, address, server, start);
     while start.elapsed() < ATTEMPT {
-        let lease = router::advance(&mut talk, &socket, &network.link, Instant::now());
+        let lease = ipv6::advance(&mut talk, &socket, &network.link, Instant::now());
         if let Some(lease) = lease.filter(|lease| lease.address.is_some_and(|(new, _)| new == address)) {
             return Ok(lease.grant);
         }
