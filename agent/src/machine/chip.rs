@@ -20,6 +20,9 @@ const BOUND: Duration = Duration::from_secs(10);
 /// The pause before a busy TPM gets its command again.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The time for the device to be closed. Only a silent TPM needs more.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// The longest answer, in bytes (`TPM_MAX_RESPONSE_SIZE`).
 const LONGEST: usize = 4096;
 
@@ -82,7 +85,8 @@ impl Version {
 #[derive(Debug)]
 pub struct Chip {
     version: Version,
-    commands: Sender<Vec<u8>>,
+    /// `None` tells the thread at the device to close it, and to end.
+    commands: Option<Sender<Vec<u8>>>,
     answers: Receiver<io::Result<Vec<u8>>>,
     bound: Duration,
 }
@@ -115,12 +119,16 @@ impl Chip {
                 let mut answer = vec![0; LONGEST];
                 let outcome = device.write_all(&command).and_then(|()| device.read(&mut answer));
                 if done.send(outcome.map(|length| answer[..length].to_vec())).is_err() {
-                    return;
+                    break;
                 }
             }
+            // Before `done`, whose end tells `drop` that the device is closed.
+            drop(device);
+            drop(done);
         };
+
         std::thread::Builder::new().name("tpm".into()).spawn(work)?;
-        Ok(Self { version, commands, answers, bound })
+        Ok(Self { version, commands: Some(commands), answers, bound })
     }
 
     pub fn version(&self) -> Version {
@@ -191,7 +199,8 @@ impl Chip {
     /// Sends `command` to the thread at the device, and waits for its answer until `deadline`.
     fn transact(&self, act: &str, command: &[u8], deadline: Instant) -> Result<Vec<u8>, ChipError> {
         let gone = || ChipError::Device { act: act.to_owned(), error: io::ErrorKind::BrokenPipe.into() };
-        self.commands.send(command.to_vec()).map_err(|_| gone())?;
+        let commands = self.commands.as_ref().ok_or_else(gone)?;
+        commands.send(command.to_vec()).map_err(|_| gone())?;
 
         match self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(|error| ChipError::Device { act: act.to_owned(), error }),
@@ -203,10 +212,22 @@ impl Chip {
     }
 }
 
+/// Some TPM devices can be open once at a time, so the device is closed when this returns, and its next user can
+/// open it. A TPM that is still busy with a command gets a second.
+impl Drop for Chip {
+    fn drop(&mut self) {
+        self.commands = None;
+        let deadline = Instant::now() + CLOSING;
+        while self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// A TPM that gives the answers of `answer`, and none for its `None`.
     pub(in crate::machine) fn fake(
@@ -252,6 +273,40 @@ pub(super) mod tests {
         let chip = fake(Version::V20, |_| Some(header(0x922)));
         let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
         assert!(error.contains("busy with itself"), "{error}");
+    }
+
+    /// A device that takes its time to close.
+    struct Slow(Arc<AtomicBool>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    impl Read for Slow {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A dropped TPM is closed: the server that opens it next finds it free.
+    #[test]
+    fn dropping_closes_the_device() {
+        let is_closed = Arc::new(AtomicBool::new(false));
+        drop(Chip::over(Slow(Arc::clone(&is_closed)), Version::V12, BOUND).unwrap());
+        assert!(is_closed.load(Ordering::SeqCst));
     }
 
     /// A TPM 1.2 has SHA-1 alone, and commands of its own.
