@@ -1,5 +1,5 @@
-//! Links: sysfs (`Documentation/ABI/testing/sysfs-class-net`). Their addresses and routes:
-//! rtnetlink(7).
+//! One link: its state and its switch in sysfs (`Documentation/ABI/testing/sysfs-class-net`), its addresses and
+//! routes by [`netlink`](crate::net::netlink).
 
 use crate::base::console;
 use crate::config::LinkName;
@@ -8,32 +8,42 @@ use crate::formats::mac::Mac;
 use crate::machine::drivers;
 use crate::net::netlink::request;
 use crate::net::rtnetlink::Request;
-use crate::net::tables::{has_global_address, has_way_out};
+use crate::net::tables;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-/// Where the kernel shows its links.
+/// The kernel's folder with one folder for each link.
 const SYS_CLASS_NET: &str = "/sys/class/net";
 
 /// `ARPHRD_ETHER` of `if_arp.h`.
 const ETHERNET: &str = "1";
 
-/// Of `if.h`: switched on.
+/// Of `if.h`: the link is switched on.
 const IFF_UP: u32 = 1;
 
 /// A wired card, or a VLAN on one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name today; the target may rename it.
+    /// The name when it was found. The target may rename it.
     pub name: String,
-    /// Its interface index.
+    /// The interface index. It stays until the card is unplugged.
     pub index: u32,
-    /// Its hardware address: what identifies it in both lives.
+    /// The hardware address, by which both lives know it.
     pub mac: Mac,
-    /// The card that a VLAN is on, by name, and the VLAN's number.
-    pub vlan: Option<(String, u16)>,
+    /// `None` for the card itself.
+    pub vlan: Option<Vlan>,
 }
 
+/// A link that carries the frames of one VLAN (IEEE 802.1Q).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The name of the card below it.
+    pub parent: String,
+    /// 1 to 4094.
+    pub id: u16,
+}
+
+/// `eth0 (52:54:00:12:34:56)`
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.mac)
@@ -46,12 +56,14 @@ impl Link {
         let Ok(entries) = fs::read_dir(SYS_CLASS_NET) else {
             return Vec::new();
         };
-        let mut links: Vec<Self> = entries.flatten().filter_map(|entry| Self::read(&entry.path())).collect();
+        let mut links: Vec<Self> =
+            entries.flatten().filter_map(|entry| Self::from_sysfs(&entry.path())).collect();
         links.sort_by_key(|link| link.index);
         links
     }
 
-    fn read(dir: &Path) -> Option<Self> {
+    /// The card in the folder `dir` of sysfs; `None` for links of other kinds.
+    fn from_sysfs(dir: &Path) -> Option<Self> {
         let attribute =
             |name: &str| fs::read_to_string(dir.join(name)).ok().map(|text| text.trim().to_owned());
         // Bridges, tunnels and the loopback have no device behind them.
@@ -66,7 +78,7 @@ impl Link {
         })
     }
 
-    /// The VLAN `id` on this card, made if it is not there yet.
+    /// The VLAN `id` on this card. It is made unless it is there already.
     pub fn with_vlan(&self, id: u16) -> io::Result<Self> {
         drivers::load_module("8021q");
         let name = format!("{}.{id}", self.name);
@@ -76,93 +88,90 @@ impl Link {
         }
         let index = fs::read_to_string(dir.join("ifindex"))?;
         let index = index.trim().parse().map_err(io::Error::other)?;
-        Ok(Self { name, index, mac: self.mac, vlan: Some((self.name.clone(), id)) })
+        Ok(Self { name, index, mac: self.mac, vlan: Some(Vlan { parent: self.name.clone(), id }) })
     }
 
-    /// What it is called now: udev renames links, since Linux 6.2 even while they are up.
-    pub fn name_now(&self) -> String {
+    /// Its present name. udev renames links, since Linux 6.2 even while they are up.
+    pub fn current_name(&self) -> String {
         let index = self.index.to_string();
-        let is_it =
+        let is_this =
             |dir: &Path| fs::read_to_string(dir.join("ifindex")).is_ok_and(|text| text.trim() == index);
         let links = fs::read_dir(SYS_CLASS_NET).into_iter().flatten().flatten();
-        let now = links.map(|entry| entry.path()).find(|dir| is_it(dir));
+        let now = links.map(|entry| entry.path()).find(|dir| is_this(dir));
         let name = now.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
         name.unwrap_or_else(|| self.name.clone())
     }
 
-    /// The name of the card.
-    pub fn card(&self) -> &str {
-        self.vlan.as_ref().map_or(&self.name, |(card, _)| card)
+    /// The name of the card: its own, or that of the card below the VLAN.
+    fn card_name(&self) -> &str {
+        self.vlan.as_ref().map_or(&self.name, |vlan| &vlan.parent)
     }
 
-    /// Whether the user meant this link.
-    pub fn is(&self, wanted: &LinkName) -> bool {
+    /// True if `wanted` names this link.
+    pub fn matches(&self, wanted: &LinkName) -> bool {
         match wanted {
             LinkName::Device(name) => *name == self.name,
             LinkName::Mac(mac) => *mac == self.mac,
         }
     }
 
-    /// Whether a cable with somebody at the other end is plugged in. Only known once it is up.
+    /// True if a cable is plugged in and its other end is alive. The kernel knows it only of links that are up.
     pub fn has_carrier(&self) -> bool {
         fs::read_to_string(self.sysfs().join("carrier")).is_ok_and(|text| text.trim() == "1")
     }
 
-    /// Its directory in sysfs.
     fn sysfs(&self) -> PathBuf {
         Path::new(SYS_CLASS_NET).join(&self.name)
     }
 
-    /// The card's directory there.
+    /// The card's folder in sysfs.
     pub fn card_sysfs(&self) -> PathBuf {
-        Path::new(SYS_CLASS_NET).join(self.card())
+        Path::new(SYS_CLASS_NET).join(self.card_name())
     }
 
-    /// Whether it has an address of IPv6 that is valid beyond the link and that nobody else has.
+    /// True if it has a usable IPv6 address that is valid beyond the link.
     pub fn has_ipv6_address(&self) -> bool {
-        let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-        has_global_address(&table, &self.name_now())
+        tables::has_global_ipv6_address(&self.current_name())
     }
 
-    /// Whether there is a way out of the link by IPv6.
-    pub fn has_ipv6_way_out(&self) -> bool {
-        let table = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-        has_way_out(&table, &self.name_now())
+    /// True if a default route for IPv6 leads through it.
+    pub fn has_ipv6_default_route(&self) -> bool {
+        tables::has_ipv6_default_route(&self.current_name())
     }
 
-    /// The same link again, switched on: its card may have been unplugged and come back, its VLAN
-    /// deleted.
-    pub fn again(&self) -> io::Result<Self> {
+    /// Finds the same link, and switches it on: its card may have been unplugged and have come back, or its VLAN
+    /// may have been deleted.
+    pub fn find_again(&self) -> io::Result<Self> {
         let same = |card: &Self| card.mac == self.mac;
-        let card = Self::all().into_iter().find(same).ok_or(io::ErrorKind::NotFound)?;
+        let card = Self::all().into_iter().find(same);
+        let card = card.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its card is unplugged"))?;
         card.up()?;
+
         match &self.vlan {
             None => Ok(card),
-            Some((_, id)) => {
-                let link = card.with_vlan(*id)?;
+            Some(vlan) => {
+                let link = card.with_vlan(vlan.id)?;
                 link.up()?;
                 Ok(link)
             }
         }
     }
 
-    /// Whether it is switched on.
     pub fn is_up(&self) -> bool {
         self.flags().is_ok_and(|flags| flags & IFF_UP != 0)
     }
 
-    /// Switch it on.
+    /// Switches it on.
     pub fn up(&self) -> io::Result<()> {
         self.change_flags(|flags| flags | IFF_UP)
     }
 
-    /// Switch it off, as kexec wants it: a card that still writes to memory is a danger to the
-    /// next kernel.
+    /// Switches it off. A card that is up at a kexec may write into the memory of the next kernel.
     pub fn down(&self) -> io::Result<()> {
         self.change_flags(|flags| flags & !IFF_UP)
     }
 
-    /// By sysfs, which does what RTM_SETLINK does.
+    /// By sysfs, which has the same effect as RTM_SETLINK.
     fn change_flags(&self, change: impl FnOnce(u32) -> u32) -> io::Result<()> {
         let flags = change(self.flags()?);
         fs::write(self.flags_file(), format!("{flags:#x}"))
@@ -174,25 +183,27 @@ impl Link {
     }
 
     fn flags_file(&self) -> PathBuf {
-        Path::new(SYS_CLASS_NET).join(self.name_now()).join("flags")
+        Path::new(SYS_CLASS_NET).join(self.current_name()).join("flags")
     }
 
-    /// Give it the leases' addresses, routes and MTU. Safe to repeat.
+    /// Gives it the addresses, routes and MTU of `leases`. Those that it has already stay.
     pub fn configure(&self, leases: &Leases) -> io::Result<()> {
         if leases.v6.is_some() {
-            // Also where somebody makes a router of the machine later: containers do.
-            let name = self.name_now();
+            // Accept advertisements even when the machine forwards packets later, for containers.
+            let name = self.current_name();
             let _ = fs::write(Path::new("/proc/sys/net/ipv6/conf").join(name).join("accept_ra"), "2");
         }
+
         if let Some(lease) = &leases.v4 {
             if let Some(mtu) = lease.mtu {
-                // A card that cannot do it keeps its own.
-                let path = Path::new(SYS_CLASS_NET).join(self.name_now()).join("mtu");
+                // A card that does not support it keeps its own.
+                let path = Path::new(SYS_CLASS_NET).join(self.current_name()).join("mtu");
                 let _ = fs::write(path, mtu.to_string());
             }
             request(Request::address(self.index, lease.address.into(), lease.prefix))?;
             lease.routes.iter().for_each(|route| self.add_route(route));
         }
+
         if let Some(lease) = &leases.v6 {
             if let Some((address, prefix)) = lease.address {
                 request(Request::address(self.index, address.into(), prefix))?;
@@ -204,11 +215,11 @@ impl Link {
         Ok(())
     }
 
-    /// One that makes no sense must not take the others along; what is missing shows.
+    /// DHCP servers send routes that the kernel refuses. Such a route costs a line on the screen, not the boot.
     fn add_route(&self, route: &Route) {
         if let Err(error) = request(Request::route(self.index, route)) {
             let Route { destination, prefix, gateway } = route;
-            console::say(&format!("  no route to {destination}/{prefix} by {gateway}: {error}"));
+            console::say(&format!("  cannot add the route to {destination}/{prefix} by {gateway}: {error}"));
         }
     }
 }
