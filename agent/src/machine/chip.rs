@@ -30,7 +30,7 @@ const LONGEST: usize = 4096;
 const MANAGED: &str = "/dev/tpmrm0";
 const PLAIN: &str = "/dev/tpm0";
 
-/// The kernel's file with the version, 1 or 2. Kernels before 5.6 have none.
+/// The kernel's file with the version, 1 or 2. Old kernels have none.
 const MAJOR: &str = "/sys/class/tpm/tpm0/tpm_version_major";
 
 /// The reason why the TPM is of no use.

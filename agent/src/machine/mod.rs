@@ -1,7 +1,7 @@
 //! The running kernel: mounts, drivers, memory, the clock, loop devices, the TPM. A step of the boot asks
 //! here for what it needs of the machine; nothing here knows the order of the boot.
 
-pub mod chip;
+mod chip;
 pub mod clock;
 pub mod drivers;
 mod firmware;

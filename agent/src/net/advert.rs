@@ -9,7 +9,7 @@ const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 
 /// A solicitation, to which routers answer by an advertisement. The kernel fills in the checksum.
-pub const SOLICIT: [u8; 8] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+pub(super) const SOLICIT: [u8; 8] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
 
 /// The most name servers, and the most domains, that are kept. RFC 8106 (5.3.1) asks for three at least; without
 /// a limit a flood of advertisements would fill the memory.
@@ -29,7 +29,7 @@ pub struct Advert {
 
 impl Advert {
     /// Adds the contents of another advertisement, by this router or another one of the link.
-    pub fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.managed |= other.managed;
         self.other |= other.other;
         add_new(&mut self.nameservers, other.nameservers);

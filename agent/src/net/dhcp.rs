@@ -43,7 +43,7 @@ enum State {
 
 /// The answers so far. Without a lease they tell how far the conversation got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
+pub(super) struct Answers {
     pub offers: u32,
     /// DHCPNAK.
     pub refusals: u32,
@@ -57,17 +57,17 @@ impl Conversation {
     }
 
     /// Begins a conversation for more time for `address`, which the card holds.
-    pub fn renewal(mac: Mac, xid: u32, address: Ipv4Addr, now: Instant) -> Self {
+    pub(super) fn renewal(mac: Mac, xid: u32, address: Ipv4Addr, now: Instant) -> Self {
         Self { state: State::Renewing { address }, ..Self::new(mac, xid, now) }
     }
 
     /// Makes the next message due at once, and begins anew with the short pauses.
-    pub fn restart_pauses(&mut self, now: Instant) {
+    pub(super) fn restart_pauses(&mut self, now: Instant) {
         self.next = now;
         self.sent = 0;
     }
 
-    pub fn answers(&self) -> Answers {
+    pub(super) fn answers(&self) -> Answers {
         self.answers
     }
 

@@ -85,7 +85,13 @@ impl Conversation6 {
     }
 
     /// Begins a conversation for more time for `address`. Without a `server`, any may grant it.
-    pub fn renewal(mac: Mac, xid: u32, address: Ipv6Addr, server: Option<&[u8]>, now: Instant) -> Self {
+    pub(super) fn renewal(
+        mac: Mac,
+        xid: u32,
+        address: Ipv6Addr,
+        server: Option<&[u8]>,
+        now: Instant,
+    ) -> Self {
         let state = State::Renewing { server: server.map(<[u8]>::to_vec), address };
         Self { state, ..Self::new(mac, xid, Ask::Address, now) }
     }

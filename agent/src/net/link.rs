@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// The VLAN `id` on this card. It is made unless it is there already.
-    pub fn with_vlan(&self, id: u16) -> io::Result<Self> {
+    pub(super) fn with_vlan(&self, id: u16) -> io::Result<Self> {
         drivers::load_module("8021q");
         let name = format!("{}.{id}", self.name);
         let dir = Path::new(SYS_CLASS_NET).join(&name);
@@ -92,7 +92,7 @@ impl Link {
     }
 
     /// Its present name. udev renames links, since Linux 6.2 even while they are up.
-    pub fn current_name(&self) -> String {
+    pub(super) fn current_name(&self) -> String {
         let index = self.index.to_string();
         let is_this =
             |dir: &Path| fs::read_to_string(dir.join("ifindex")).is_ok_and(|text| text.trim() == index);
@@ -108,7 +108,7 @@ impl Link {
     }
 
     /// True if `wanted` names this link.
-    pub fn matches(&self, wanted: &LinkName) -> bool {
+    pub(super) fn matches(&self, wanted: &LinkName) -> bool {
         match wanted {
             LinkName::Device(name) => *name == self.name,
             LinkName::Mac(mac) => *mac == self.mac,
@@ -116,7 +116,7 @@ impl Link {
     }
 
     /// True if a cable is plugged in and its other end is alive. The kernel knows it only of links that are up.
-    pub fn has_carrier(&self) -> bool {
+    pub(super) fn has_carrier(&self) -> bool {
         fs::read_to_string(self.sysfs().join("carrier")).is_ok_and(|text| text.trim() == "1")
     }
 
@@ -130,18 +130,18 @@ impl Link {
     }
 
     /// True if it has a usable IPv6 address that is valid beyond the link.
-    pub fn has_ipv6_address(&self) -> bool {
+    pub(super) fn has_ipv6_address(&self) -> bool {
         tables::has_global_ipv6_address(&self.current_name())
     }
 
     /// True if a default route for IPv6 leads through it.
-    pub fn has_ipv6_default_route(&self) -> bool {
+    pub(super) fn has_ipv6_default_route(&self) -> bool {
         tables::has_ipv6_default_route(&self.current_name())
     }
 
     /// Finds the same link, and switches it on: its card may have been unplugged and have come back, or its VLAN
     /// may have been deleted.
-    pub fn find_again(&self) -> io::Result<Self> {
+    pub(super) fn find_again(&self) -> io::Result<Self> {
         let same = |card: &Self| card.mac == self.mac;
         let card = Self::all().into_iter().find(same);
         let card = card.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "its card is unplugged"))?;
@@ -157,12 +157,12 @@ impl Link {
         }
     }
 
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.flags().is_ok_and(|flags| flags & IFF_UP != 0)
     }
 
     /// Switches it on.
-    pub fn up(&self) -> io::Result<()> {
+    pub(super) fn up(&self) -> io::Result<()> {
         self.change_flags(|flags| flags | IFF_UP)
     }
 
@@ -187,7 +187,7 @@ impl Link {
     }
 
     /// Gives it the addresses, routes and MTU of `leases`. Those that it has already stay.
-    pub fn configure(&self, leases: &Leases) -> io::Result<()> {
+    pub(super) fn configure(&self, leases: &Leases) -> io::Result<()> {
         if leases.v6.is_some() {
             // Accept advertisements even when the machine forwards packets later, for containers.
             let name = self.current_name();
