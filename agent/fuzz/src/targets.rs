@@ -21,7 +21,7 @@ use inetboot::formats::statement::Statement;
 use inetboot::formats::trust::{Demand, Key, Pin, Trust};
 use inetboot::formats::url::Url;
 use inetboot::formats::{boot_menu, bzimage, cpio, depmod, tpm2, tpm12, unpack};
-use inetboot::machine::memory;
+use inetboot::machine::memfd;
 use inetboot::net::advert::Advert;
 use inetboot::net::dhcp::Conversation;
 use inetboot::net::dhcp6::{Ask, Conversation6};
@@ -60,7 +60,7 @@ pub const TARGETS: [(&str, Target); 31] = [
         }
     }),
     ("cloop", |data| {
-        let mut file = memory::file("cloop").expect("a file in memory");
+        let mut file = memfd::file("cloop").expect("a file in memory");
         file.write_all(data).expect("writing to memory");
         let file = File::new(file, data.len() as u64, "fuzzed".into());
         let Ok(cloop) = Cloop::open(Arc::new(file)) else { return };

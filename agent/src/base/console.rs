@@ -1,30 +1,30 @@
-//! The only room that speaks.
+//! The screen: all of the program's output for people passes through here.
 //!
-//! Until the hand-over we write to every console the kernel uses (`/dev/console` alone is only
-//! the last `console=` argument); afterwards to the kernel log, so that a login prompt is not
-//! written over. Works before `/dev` exists: what is said then goes to standard output, which
-//! the kernel connects to `/dev/console` for PID 1.
+//! Until the handover lines go to every console of the kernel; `/dev/console` alone would be the last
+//! `console=` argument only. Afterwards they go to the kernel log, so that they do not land in a login
+//! prompt. Before `/dev` exists they go to standard output, which the kernel connects to `/dev/console` for
+//! process 1.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much a line matters; decides the kernel log's level after the hand-over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
-    /// Worth a look in the log.
+/// The importance of a line, which is its level in the kernel log after the handover.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
     Info,
     /// Shown even on a `quiet` console: the machine waits for something.
     Loud,
 }
 
-enum Voice {
-    /// Standard output: before `/dev`.
+/// The place that lines are written to.
+enum Output {
+    /// Standard output, before there is `/dev`.
     Stdout,
-    /// Standard error: on the desk, where standard output is for results.
+    /// Standard error, for `inetbootctl`: its standard output is for results.
     Stderr,
     /// The kernel's active consoles.
     Consoles(Vec<File>),
@@ -32,21 +32,23 @@ enum Voice {
     Kmsg(File),
 }
 
-static VOICE: Mutex<Voice> = Mutex::new(Voice::Stdout);
+static OUTPUT: Mutex<Output> = Mutex::new(Output::Stdout);
 
-/// Speak on every console named in `/sys/class/tty/console/active`; needs `/dev` and `/sys`.
+/// Sends lines to all consoles of the kernel from now on, or to its log if none can be opened. Needs `/dev`
+/// and `/sys`.
 pub fn open() {
     let consoles = files(false);
     if consoles.is_empty() {
         leave_to_kernel_log();
     } else {
-        set(Voice::Consoles(consoles));
+        set(Output::Consoles(consoles));
     }
 }
 
-/// The consoles that the kernel uses, to write to and perhaps to read from; none of them blocks.
-pub(crate) fn files(and_read: bool) -> Vec<File> {
+/// Opens the kernel's active consoles for writing without blocking, and for reading if `and_read`.
+pub fn files(and_read: bool) -> Vec<File> {
     let active = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+
     let open = |name: &str| {
         let mut options = OpenOptions::new();
         options.read(and_read).append(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -55,68 +57,70 @@ pub(crate) fn files(and_read: bool) -> Vec<File> {
     active.split_whitespace().filter_map(open).collect()
 }
 
-/// From now on speak on standard error: this is a desk.
+/// Sends lines to standard error from now on, for `inetbootctl`.
 pub fn step_aside() {
-    set(Voice::Stderr);
+    set(Output::Stderr);
 }
 
-/// From now on speak through the kernel log: somebody else owns the screen.
+/// Sends lines to the kernel log from now on: the screen belongs to the target.
 pub fn leave_to_kernel_log() {
-    // The kernel drops all but ten lines in five seconds from each writer unless told otherwise.
+    // By default the kernel drops all but ten lines in five seconds from each writer.
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on");
     if let Ok(kmsg) = OpenOptions::new().append(true).open("/dev/kmsg") {
-        set(Voice::Kmsg(kmsg));
+        set(Output::Kmsg(kmsg));
     }
 }
 
-fn set(voice: Voice) {
-    *VOICE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = voice;
+fn set(output: Output) {
+    *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) = output;
 }
 
-/// Say one line.
+/// Prints one line.
 pub fn say(text: &str) {
-    utter(Weight::Info, &format!("inetboot: {text}"), true);
+    print(Weight::Info, &format!("inetboot: {text}"), true);
 }
 
-/// Say one line that must be seen.
+/// Prints one line that must be seen, even on a console that the target keeps quiet.
 pub fn say_loud(text: &str) {
-    utter(Weight::Loud, &format!("inetboot: {text}"), true);
+    print(Weight::Loud, &format!("inetboot: {text}"), true);
 }
 
-fn utter(weight: Weight, text: &str, newline: bool) {
-    let mut voice = VOICE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn print(weight: Weight, text: &str, newline: bool) {
+    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
     let (end, console_end) = if newline { ("\n", "\r\n") } else { ("", "") };
-    // A console that cannot be written to must not stop the boot.
-    match &mut *voice {
-        Voice::Stdout => {
+
+    // An output that cannot be written to must not stop the boot, so errors are ignored.
+    match &mut *output {
+        Output::Stdout => {
             let mut out = std::io::stdout();
             let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
         }
-        Voice::Stderr => {
+        Output::Stderr => {
             let _ = write!(std::io::stderr(), "{text}{end}");
         }
-        Voice::Consoles(consoles) => {
+        Output::Consoles(consoles) => {
             for console in consoles {
                 write_soon(console, format!("{text}{console_end}").as_bytes());
             }
         }
-        Voice::Kmsg(kmsg) => {
+        Output::Kmsg(kmsg) => {
+            // KERN_ERR passes `quiet`, KERN_INFO does not.
             let level = if weight == Weight::Loud { 3 } else { 6 };
             let _ = kmsg.write_all(format!("<{level}>{text}\n").as_bytes());
         }
     }
 }
 
-/// Write what a console takes within a moment. One that is stopped (Ctrl-S, a serial line without
-/// CTS) loses the rest: nobody may stop the boot by not listening.
-pub(crate) fn write_soon(console: &mut File, mut bytes: &[u8]) {
-    let moment = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+/// Writes `bytes` for as long as the console takes some of them every half a second. One that is stopped
+/// (Ctrl-S, a serial line without CTS) loses the rest, and does not stop the boot.
+pub fn write_soon(console: &mut File, mut bytes: &[u8]) {
+    const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
     while !bytes.is_empty() {
         match console.write(bytes) {
             Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if !matches!(poll(&mut [PollFd::new(console, PollFlags::OUT)], Some(&moment)), Ok(1..)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if !matches!(poll(&mut [PollFd::new(console, PollFlags::OUT)], Some(&PATIENCE)), Ok(1..)) {
                     return;
                 }
             }
@@ -125,7 +129,7 @@ pub(crate) fn write_soon(console: &mut File, mut bytes: &[u8]) {
     }
 }
 
-/// A line that is rewritten in place while something long goes on.
+/// A line that is rewritten in place during a long transfer.
 #[derive(Debug)]
 pub struct Progress {
     what: String,
@@ -136,24 +140,24 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `what` is being done to `total` bytes.
+    /// A transfer of `total` bytes of `what`.
     pub fn new(what: impl Into<String>, total: u64) -> Self {
         Self { what: what.into(), total, done: 0, started: Instant::now(), shown: None }
     }
 
-    /// `bytes` more are done. Redraws at most twice a second: a serial line is slow.
+    /// Counts `bytes` more. The line is redrawn at most twice a second, since a serial console is slow.
     pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
         if self.shown.unwrap_or(self.started).elapsed() >= Duration::from_millis(500) {
             self.shown = Some(Instant::now());
-            utter(Weight::Info, &format!("\r{}", self.line()), false);
+            print(Weight::Info, &format!("\r{}", self.line()), false);
         }
     }
 
-    /// All is done: leave the last line standing.
+    /// Prints the last state, and ends the line.
     pub fn finish(self) {
         let start = if self.shown.is_some() { "\r" } else { "" };
-        utter(Weight::Info, &format!("{start}{}", self.line()), true);
+        print(Weight::Info, &format!("{start}{}", self.line()), true);
     }
 
     fn line(&self) -> String {
@@ -165,6 +169,7 @@ impl Progress {
         } else {
             String::new()
         };
+
         format!(
             "inetboot:   {} {} of {} ({percent} %), {}/s{left}   ",
             self.what,
@@ -189,15 +194,17 @@ pub fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
+    /// Sizes have decimal units and three digits.
     #[test]
-    fn sizes_are_readable() {
+    fn sizes_have_units() {
         assert_eq!(size(999), "999 B");
         assert_eq!(size(26_500_000), "26.5 MB");
         assert_eq!(size(4_700_000_000), "4.70 GB");
     }
 
+    /// The line of a transfer has the bytes so far, all bytes, and the percentage.
     #[test]
-    fn progress_says_how_far_it_is() {
+    fn progress_is_told() {
         let mut progress = Progress::new("kernel", 1000);
         progress.add(250);
         assert!(progress.line().contains("kernel 250 B of 1.0 kB (25 %)"), "{}", progress.line());

@@ -1,24 +1,24 @@
-//! How a boot fails: one sentence with the object and the way out.
+//! The failure of a boot: one sentence that names the thing that failed and the way out.
 //!
-//! Every module has its own error type. At the edge of a step it becomes a [`Failure`], which
-//! adds where it happened; [`Failure::sentence`] walks the chain of causes and ends with the hint.
+//! Every module has its own error type. At the edge of a step it becomes a [`Failure`], which adds the
+//! step. [`Failure::sentence`] walks the chain of causes and ends with the hint.
 
 use crate::base::step::Step;
 use std::error::Error;
 use std::fmt;
 
-/// What an error adds for the person in front of the screen.
+/// An error that a person in front of the screen can act on.
 pub trait Explain: Error + Send + Sync + 'static {
     /// The way out, as an imperative sentence.
     fn hint(&self) -> String;
 
-    /// Whether trying again may help without anybody changing the kernel arguments.
+    /// False if a retry cannot help until the kernel arguments change.
     fn may_heal(&self) -> bool {
         true
     }
 }
 
-/// A step that did not succeed.
+/// The failure of one step.
 #[derive(Debug)]
 pub struct Failure {
     step: Step,
@@ -28,12 +28,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// `error` happened in `step`.
     pub fn at<E: Explain>(step: Step, error: E) -> Self {
         Self { step, hint: error.hint(), may_heal: error.may_heal(), cause: Box::new(error) }
     }
 
-    /// Whether a further attempt makes sense.
+    /// True if a retry may help.
     pub fn may_heal(&self) -> bool {
         self.may_heal
     }
@@ -50,8 +49,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// `error` and its causes, outermost first, separated by colons. An error's own text never
-/// repeats its source, so nothing is said twice.
+/// `error` and its causes, outermost first, separated by colons. An error's own text never repeats its
+/// source, so each part appears once.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -77,8 +76,9 @@ mod tests {
         }
     }
 
+    /// A failure reads as one sentence: the step, the causes, the hint.
     #[test]
-    fn a_failure_is_one_sentence_with_its_cause_and_the_way_out() {
+    fn failures_are_one_sentence() {
         let failure = Failure::at(Step::Medium, NoFuse(std::io::Error::other("no such device")));
         assert_eq!(
             failure.sentence(),

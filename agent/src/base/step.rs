@@ -1,37 +1,37 @@
-//! The eight steps of the boot, as one enum, and the journal that walks through them.
+//! The eight steps of the boot as one enum, and the journal that times them.
 //!
-//! The enum names the console prefix, the place of an error, the timing row of the receipt and the
-//! marker that boot tests wait for, so that none of them can drift from the others.
+//! The enum names the prefix on the console, the place of an error, the row of the receipt and the marker
+//! that boot tests wait for, so that none of them can differ from the others.
 
 use crate::base::console;
 use crate::base::failure::{Explain, Failure};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// One step of the first life, in boot order. The second life uses the same names for what it
-/// does again (network, source, medium).
+/// One step of the first life, in boot order. The second life repeats some of them (network, source,
+/// medium) under the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Kernel arguments become one valid value.
+    /// Parse the kernel arguments.
     Config,
-    /// Links, lease, resolver, clock.
+    /// Get a lease, write the resolver's file, set the clock.
     Network,
-    /// Where the image's bytes come from.
+    /// Find the image on its servers.
     Source,
-    /// The image as a block device, mounted read-only.
+    /// Mount the image read-only from a block device.
     Medium,
-    /// Recognise the family, make the plan.
+    /// Recognise the family and make the plan.
     Distro,
     /// Append the overlay to the target's own initrd.
     Miniroot,
-    /// Digest, extend, record.
+    /// Digest kernel and initrd, and extend the TPM.
     Measure,
-    /// Load and leave.
+    /// Load the new kernel and start it.
     Kexec,
 }
 
 impl Step {
-    /// All steps, in order.
+    /// In boot order.
     pub const ALL: [Self; 8] = [
         Self::Config,
         Self::Network,
@@ -43,7 +43,7 @@ impl Step {
         Self::Kexec,
     ];
 
-    /// The word used on screen, in the receipt and in the tests.
+    /// The word on the screen, in the receipt and in the tests.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -57,29 +57,30 @@ impl Step {
         }
     }
 
-    /// The step that `name` names.
+    /// The inverse of [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|step| step.name() == name)
     }
 }
 
+/// `[3/8] source`
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}/{}] {}", *self as usize + 1, Self::ALL.len(), self.name())
     }
 }
 
-/// How long each finished step took, in boot order.
+/// The duration of each finished step, in boot order.
 pub type Timings = Vec<(Step, Duration)>;
 
-/// Announces each step, times it, and says where a failure happened.
+/// Announces each step, times it, and adds the step to a failure.
 #[derive(Debug, Default)]
 pub struct Journal {
     timings: Timings,
 }
 
 impl Journal {
-    /// Do `work` as `step`.
+    /// Does `work` as `step`.
     pub fn step<T, E: Explain>(
         &mut self,
         step: Step,
@@ -92,7 +93,7 @@ impl Journal {
         outcome
     }
 
-    /// How long each step took so far.
+    /// The durations so far.
     pub fn timings(&self) -> &Timings {
         &self.timings
     }
@@ -102,14 +103,16 @@ impl Journal {
 mod tests {
     use super::*;
 
+    /// A step is printed with its place in the boot.
     #[test]
-    fn a_step_prints_its_place_in_the_boot() {
+    fn steps_are_numbered() {
         assert_eq!(Step::Source.to_string(), "[3/8] source");
         assert_eq!(Step::Kexec.to_string(), "[8/8] kexec");
     }
 
+    /// Each step's name leads back to it.
     #[test]
-    fn every_step_is_found_by_its_name() {
+    fn names_are_unique() {
         for step in Step::ALL {
             assert_eq!(Step::from_name(step.name()), Some(step));
         }

@@ -1,5 +1,5 @@
-//! What the boot cost: bytes, requests, seconds by step. Printed at the hand-over and kept as
-//! `/run/inetboot/receipt.json` in the target. Pure.
+//! The receipt: the cost of the boot in bytes, requests and seconds by step. It is printed at the handover,
+//! and is `/run/inetboot/receipt.json` in the target.
 
 use crate::base::console::size;
 use crate::base::step::Timings;
@@ -8,41 +8,39 @@ use std::fmt::Write as _;
 /// The cost of one life.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// Seconds by step, in the order they were taken.
+    /// The time of each step, in the order of the steps.
     pub timings: Timings,
-    /// Bytes of bodies that crossed the network.
+    /// Bytes of HTTP bodies that crossed the network.
     pub bytes: u64,
     /// Requests sent.
     pub requests: u64,
-    /// Bytes of the image that were at hand, on a disk or in memory.
+    /// Bytes of the image that came from a cache on disk or in memory.
     pub spared: u64,
 }
 
-/// What one place that has the image did.
+/// The contribution of one mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Its address.
     pub url: String,
     /// Bytes of the image that came from it.
     pub bytes: u64,
-    /// What is wrong with it.
+    /// The reason why it is asked last, if it is.
     pub wrong: Option<String>,
 }
 
 /// The cost of the boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Where the image came from.
+    /// The address of the image.
     pub image: String,
-    /// How long it is.
+    /// Its length.
     pub image_bytes: u64,
-    /// What can be said about its being genuine.
+    /// The words for its proof: "unverified", "verified by …".
     pub trust: String,
-    /// What can be said about its having been measured.
+    /// The words for its measurement: "not measured", "measured into …".
     pub measured: String,
-    /// What each place that has the image did in this life.
+    /// All mirrors, with their share of this life.
     pub mirrors: Vec<Report>,
-    /// The first life.
     pub first: Cost,
     /// The second life, so far.
     pub second: Cost,
@@ -50,9 +48,14 @@ pub struct Receipt {
 
 impl Receipt {
     fn bytes(&self) -> u64 {
-        self.first.bytes + self.second.bytes
+        self.first.bytes.saturating_add(self.second.bytes)
     }
 
+    fn requests(&self) -> u64 {
+        self.first.requests.saturating_add(self.second.requests)
+    }
+
+    /// The share of the image that crossed the network, in percent.
     fn share(&self) -> f64 {
         if self.image_bytes == 0 { 0.0 } else { self.bytes() as f64 * 100.0 / self.image_bytes as f64 }
     }
@@ -62,16 +65,18 @@ impl Receipt {
         let mut lines = vec![format!(
             "receipt: {} in {} requests, {:.1} % of {}; {}, {}",
             size(self.bytes()),
-            self.first.requests + self.second.requests,
+            self.requests(),
             self.share(),
             size(self.image_bytes),
             self.trust,
             self.measured,
         )];
-        let spared = self.first.spared + self.second.spared;
+
+        let spared = self.first.spared.saturating_add(self.second.spared);
         if spared > 0 {
-            lines.push(format!("receipt: {} did not cross the network: they were at hand", size(spared)));
+            lines.push(format!("receipt: {} came from a cache and did not cross the network", size(spared)));
         }
+
         if self.mirrors.len() > 1 {
             for Report { url, bytes, wrong } in &self.mirrors {
                 let wrong = wrong.as_ref().map(|why| format!(", and is asked last: {why}"));
@@ -79,6 +84,7 @@ impl Receipt {
                 lines.push(format!("receipt: {} from {url}{wrong}", size(*bytes)));
             }
         }
+
         for (life, cost) in [("first life", &self.first), ("second life", &self.second)] {
             if !cost.timings.is_empty() {
                 let steps: Vec<String> = cost
@@ -92,7 +98,7 @@ impl Receipt {
         lines
     }
 
-    /// The same, and all of it, for programs.
+    /// All of it as JSON, for programs.
     pub fn json(&self) -> String {
         let mut text = String::new();
         let _ = write!(
@@ -104,7 +110,7 @@ impl Receipt {
             quote(&self.trust),
             quote(&self.measured),
             self.bytes(),
-            self.first.requests + self.second.requests,
+            self.requests(),
             self.share(),
             self.mirrors.iter().map(Report::json).collect::<Vec<_>>().join(", "),
             self.first.json(),
@@ -175,8 +181,9 @@ mod tests {
         }
     }
 
+    /// The first line has the share of the image that crossed the network.
     #[test]
-    fn it_says_the_share_of_the_image() {
+    fn the_share_is_told() {
         let lines = receipt().lines();
         assert_eq!(
             lines[0],
@@ -185,8 +192,9 @@ mod tests {
         assert_eq!(lines[1], "receipt: first life: network 1.5 s");
     }
 
+    /// Mirrors are listed if there are several, a faulty one with its fault.
     #[test]
-    fn places_are_named_where_there_are_several() {
+    fn mirrors_are_listed() {
         let report = |url: &str, wrong: Option<&str>| Report {
             url: url.into(),
             bytes: 2_000_000,
@@ -199,15 +207,17 @@ mod tests {
         assert!(receipt.json().contains(r#"{ "url": "http://b/", "bytes": 2000000, "wrong": "it lies" }"#));
     }
 
+    /// Bytes from a cache have a line of their own.
     #[test]
-    fn what_was_at_hand_is_said() {
+    fn spared_bytes_are_told() {
         let second = Cost { spared: 61_000_000, ..Cost::default() };
         let receipt = Receipt { second, ..receipt() };
-        assert!(receipt.lines()[1].contains("61.0 MB did not cross the network"));
+        assert!(receipt.lines()[1].contains("61.0 MB came from a cache"));
     }
 
+    /// The JSON stays valid whatever an address contains.
     #[test]
-    fn its_json_is_escaped() {
+    fn json_is_escaped() {
         let json = receipt().json();
         assert!(json.contains(r#""image": "http://h/\"x\".iso""#));
         assert!(json.contains(

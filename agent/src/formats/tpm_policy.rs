@@ -1,17 +1,17 @@
-//! `inetboot.tpm=`.
+//! The value of `inetboot.tpm=`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a boot without a TPM is worth.
+/// The rule for a boot on a machine whose TPM is missing or fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TpmPolicy {
-    /// Nothing.
+    /// Refuse to boot.
     Require,
-    /// As much as one with it; but which it was is said.
+    /// Boot anyway, and report that nothing was measured.
     #[default]
     Try,
-    /// The TPM is left alone.
+    /// Do not use the TPM at all.
     Off,
 }
 

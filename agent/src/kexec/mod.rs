@@ -7,7 +7,9 @@
 use crate::base::failure::Explain;
 use crate::formats::multiboot::{self, Module, MultibootError};
 use crate::machine::ledger::Measured;
-use crate::machine::memory::{self, Pread, Sealed};
+use crate::machine::memfd::Sealed;
+use crate::machine::memmap;
+use crate::machine::pread::Pread;
 use crate::miniroot::payload::{Hypervisor, Payload};
 use crate::sys::kexec::{file_load, load_segments};
 use rustix::system::{RebootCommand, reboot};
@@ -131,7 +133,7 @@ fn load_under(
         Module { what: "kernel", bytes: &kernel, words: &cmdline },
         Module { what: "initrd", bytes: &initrd, words: "" },
     ];
-    let memory = memory::regions().map_err(KexecError::MemoryMap)?;
+    let memory = memmap::regions().map_err(KexecError::MemoryMap)?;
     let layout = multiboot::lay_out(&hypervisor.program, &hypervisor.words, &modules, &memory)
         .map_err(|error| KexecError::Multiboot { path: hypervisor.path.clone(), error })?;
 

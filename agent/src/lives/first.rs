@@ -14,7 +14,7 @@ use crate::formats::tpm_policy::TpmPolicy;
 use crate::lives::{PATIENCE, handover};
 use crate::machine::drivers::{self, device_chain};
 use crate::machine::ledger::{self, Ledger};
-use crate::machine::memory::Memory;
+use crate::machine::meminfo::Memory;
 use crate::measure::Agent;
 use crate::medium::{self, Directory, Medium};
 use crate::miniroot::overlay::{self, Contents};

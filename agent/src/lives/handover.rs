@@ -55,7 +55,7 @@ pub fn draft(config: &Config, network: &Network, leased: Instant, image: &Image)
         tpm: config.tpm,
         recipe: image.recipe(),
         mac: network.link.mac,
-        vlan: network.link.vlan.as_ref().map(|(_, id)| *id),
+        vlan: network.link.vlan.as_ref().map(|vlan| vlan.id),
         leases: network.leases.clone(),
         written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         lease_age: leased.elapsed(),

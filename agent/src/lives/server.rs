@@ -80,8 +80,9 @@ pub fn serve() -> Result<Infallible, Failure> {
     // 2. The same card, VLAN and lease as in the first life.
     clock::raise_to_floor(handoff.written);
     let since_handoff = SystemTime::now().duration_since(UNIX_EPOCH + handoff.written).unwrap_or_default();
-    let network = journal
-        .step(Step::Network, || net::again(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc")))?;
+    let network = journal.step(Step::Network, || {
+        net::restore(handoff.mac, handoff.vlan, &handoff.leases, Path::new("/etc"))
+    })?;
 
     // 3. The same image, now with endless patience: a root file system must not see an error.
     let handoff = handoff.into_inner();

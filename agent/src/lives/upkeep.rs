@@ -60,9 +60,9 @@ pub fn for_ever(kept: Kept) -> ! {
         let network = Arc::clone(&network);
         move || chore(&network, leased)
     };
-    start("lease", with(renew::keep));
-    start("lease of IPv6", with(renew::keep6));
-    start("link", with(|network, _| guard::keep(network)));
+    start("lease", with(renew::renew_ipv4));
+    start("lease of IPv6", with(renew::renew_ipv6));
+    start("link", with(|network, _| guard::watch(network)));
     start("resolver", with(|network, _| provide_resolv_conf(network)));
     if localise {
         let image = image.clone();

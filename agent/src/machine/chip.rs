@@ -1,7 +1,8 @@
-//! The TPM of this machine: one command at a time through its device file, each within a bound.
+//! The TPM of this machine. It gets one command at a time through its device file, each within a bound.
 //!
-//! The kernel's TPM device (`drivers/char/tpm`) holds whoever asks it until the TPM has answered,
-//! `poll(2)` included: so a thread of its own asks, and nobody waits for it longer than [`BOUND`].
+//! The kernel's TPM device (`drivers/char/tpm`) blocks its caller until the TPM has answered, `poll(2)`
+//! included. So a thread of its own talks to the device, and the caller waits for that thread no longer than
+//! [`BOUND`].
 
 use crate::formats::bank::Bank;
 use crate::formats::pcr::Pcr;
@@ -13,78 +14,61 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// How long one command may take. The slowest TPMs need a second to extend; one that tests itself
-/// needs a few.
+/// The time for one command and its repetitions. The slowest TPMs need a second to extend, and a few while
+/// they test themselves.
 const BOUND: Duration = Duration::from_secs(10);
 
-/// Pause before a TPM that is busy is asked again.
+/// The pause before a busy TPM gets its command again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// No answer is longer (`TPM_MAX_RESPONSE_SIZE`).
+/// The time for the device to be closed. Only a silent TPM needs more.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// The longest answer, in bytes (`TPM_MAX_RESPONSE_SIZE`).
 const LONGEST: usize = 4096;
 
-/// The device with the kernel's resource manager, which only a TPM 2.0 has, and without it.
+/// The device with the kernel's resource manager, which only a TPM 2.0 has, and the one without it.
 const MANAGED: &str = "/dev/tpmrm0";
 const PLAIN: &str = "/dev/tpm0";
 
-/// Where the kernel says which version it is.
+/// The kernel's file with the version, 1 or 2. Old kernels have none.
 const MAJOR: &str = "/sys/class/tpm/tpm0/tpm_version_major";
 
-/// Why the TPM is of no use.
+/// The reason why the TPM is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum ChipError {
-    /// There is none.
     #[error("this machine shows no TPM")]
     Missing,
-    /// It cannot be opened.
     #[error("cannot open {path}")]
     Open {
-        /// Which device.
         path: &'static str,
-        /// Why not.
         #[source]
         error: io::Error,
     },
-    /// It cannot be asked.
     #[error("cannot {act}: the TPM's device fails")]
     Device {
-        /// What was asked for.
         act: String,
-        /// What the kernel says.
         #[source]
         error: io::Error,
     },
-    /// It does not answer.
     #[error("cannot {act}: the TPM gave no answer within {} s", bound.as_secs())]
-    Silent {
-        /// What was asked for.
-        act: String,
-        /// How long was waited.
-        bound: Duration,
-    },
-    /// It answers something else.
+    Silent { act: String, bound: Duration },
     #[error("cannot {act}")]
     Response {
-        /// What was asked for.
         act: String,
-        /// What it says.
         #[source]
         error: ResponseError,
     },
-    /// It has banks that cannot be extended.
     #[error("its bank {0:#06x} is active, and this program cannot make digests for it")]
     Bank(u16),
-    /// It has none.
     #[error("none of its banks is active")]
     NoBank,
 }
 
-/// Which commands it understands.
+/// The version of a TPM, which decides its commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// TPM 1.2
     V12,
-    /// TPM 2.0
     V20,
 }
 
@@ -98,28 +82,31 @@ impl Version {
     }
 }
 
-/// A TPM.
+/// An open TPM.
 #[derive(Debug)]
 pub struct Chip {
     version: Version,
-    commands: Sender<Vec<u8>>,
+    /// `None` tells the thread at the device to close it, and to end.
+    commands: Option<Sender<Vec<u8>>>,
     answers: Receiver<io::Result<Vec<u8>>>,
     bound: Duration,
 }
 
 impl Chip {
-    /// The TPM that the kernel shows.
+    /// Opens the first TPM that the kernel shows.
     pub fn open() -> Result<Self, ChipError> {
         let path = [MANAGED, PLAIN].into_iter().find(|path| Path::new(path).exists());
         let path = path.ok_or(ChipError::Missing)?;
+
         let is_v20 = path == MANAGED || fs::read_to_string(MAJOR).is_ok_and(|major| major.trim() == "2");
         let version = if is_v20 { Version::V20 } else { Version::V12 };
+
         let device = File::options().read(true).write(true).open(path);
         let device = device.map_err(|error| ChipError::Open { path, error })?;
         Self::over(device, version, BOUND).map_err(|error| ChipError::Open { path, error })
     }
 
-    /// A TPM behind `device`, each of whose answers may take `bound`.
+    /// A TPM behind `device`. Each command may take as long as `bound`.
     fn over(
         device: impl Read + Write + Send + 'static,
         version: Version,
@@ -133,20 +120,23 @@ impl Chip {
                 let mut answer = vec![0; LONGEST];
                 let outcome = device.write_all(&command).and_then(|()| device.read(&mut answer));
                 if done.send(outcome.map(|length| answer[..length].to_vec())).is_err() {
-                    return;
+                    break;
                 }
             }
+            // Before `done`, whose end tells `drop` that the device is closed.
+            drop(device);
+            drop(done);
         };
+
         std::thread::Builder::new().name("tpm".into()).spawn(work)?;
-        Ok(Self { version, commands, answers, bound })
+        Ok(Self { version, commands: Some(commands), answers, bound })
     }
 
-    /// Which commands it understands.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// Its active banks; all of them can be extended.
+    /// Its active banks, in order. Fails if this program cannot extend all of them.
     pub fn banks(&self) -> Result<Vec<Bank>, ChipError> {
         let banks = match self.version {
             Version::V12 => return Ok(vec![Bank::Sha1]),
@@ -163,7 +153,7 @@ impl Chip {
         Ok(banks)
     }
 
-    /// Extend `pcr` in all banks that `digests` are for.
+    /// Extends `pcr` by the digest for each bank.
     pub fn extend(&self, pcr: Pcr, digests: &[(Bank, Vec<u8>)]) -> Result<(), ChipError> {
         let act = format!("extend PCR {pcr}");
         match self.version {
@@ -177,7 +167,7 @@ impl Chip {
         }
     }
 
-    /// What `pcr` holds in `bank`.
+    /// The value of `pcr` in `bank`.
     pub fn read(&self, pcr: Pcr, bank: Bank) -> Result<Vec<u8>, ChipError> {
         let act = format!("read PCR {pcr}");
         match self.version {
@@ -186,28 +176,33 @@ impl Chip {
         }
     }
 
-    /// Give it a command, again while it is busy, and understand its answer.
+    /// Sends `command` until the TPM is not busy any more, and parses its answer. `act` says for the screen what
+    /// it is good for: "extend PCR 9".
     fn ask<T>(
         &self,
         act: &str,
         command: Result<Vec<u8>, ResponseError>,
-        understand: impl Fn(&[u8]) -> Result<T, ResponseError>,
+        parse: impl Fn(&[u8]) -> Result<T, ResponseError>,
     ) -> Result<T, ChipError> {
         let response = |error| ChipError::Response { act: act.to_owned(), error };
         let command = command.map_err(response)?;
+
         let deadline = Instant::now() + self.bound;
         loop {
             let answer = self.transact(act, &command, deadline)?;
-            match understand(&answer) {
+            match parse(&answer) {
                 Err(ResponseError::Retry) if Instant::now() + PAUSE < deadline => std::thread::sleep(PAUSE),
                 outcome => return outcome.map_err(response),
             }
         }
     }
 
+    /// Sends `command` to the thread at the device, and waits for its answer until `deadline`.
     fn transact(&self, act: &str, command: &[u8], deadline: Instant) -> Result<Vec<u8>, ChipError> {
         let gone = || ChipError::Device { act: act.to_owned(), error: io::ErrorKind::BrokenPipe.into() };
-        self.commands.send(command.to_vec()).map_err(|_| gone())?;
+        let commands = self.commands.as_ref().ok_or_else(gone)?;
+        commands.send(command.to_vec()).map_err(|_| gone())?;
+
         match self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(|error| ChipError::Device { act: act.to_owned(), error }),
             Err(RecvTimeoutError::Timeout) => {
@@ -218,12 +213,24 @@ impl Chip {
     }
 }
 
+/// Some TPM devices can be open once at a time, so the device is closed when this returns, and its next user can
+/// open it. A TPM that is still busy with a command gets a second.
+impl Drop for Chip {
+    fn drop(&mut self) {
+        self.commands = None;
+        let deadline = Instant::now() + CLOSING;
+        while self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A TPM that answers what `answer` says, and nothing where that is nothing.
+    /// A TPM that gives the answers of `answer`, and none for its `None`.
     pub(in crate::machine) fn fake(
         version: Version,
         answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static,
@@ -245,15 +252,17 @@ pub(super) mod tests {
         [&[0x80, 1, 0, 0, 0, 10][..], &result.to_be_bytes()].concat()
     }
 
+    /// A command to a TPM that never answers fails when its time is over.
     #[test]
-    fn a_tpm_that_says_nothing_is_not_waited_for_for_ever() {
+    fn silence_is_bounded() {
         let chip = fake(Version::V20, |_| None);
         let error = chip.extend(Pcr::ALL[9], &[(Bank::Sha256, vec![0; 32])]).unwrap_err();
         assert!(matches!(error, ChipError::Silent { .. }), "{error}");
     }
 
+    /// A busy TPM gets its command again, until its time is over.
     #[test]
-    fn a_busy_tpm_is_asked_again_but_not_for_ever() {
+    fn busy_is_retried() {
         let mut asked = 0;
         let chip = fake(Version::V20, move |_| {
             asked += 1;
@@ -269,8 +278,43 @@ pub(super) mod tests {
         assert!(error.contains("the TPM is busy"), "{error}");
     }
 
+    /// A device that takes its time to close.
+    struct Slow(Arc<AtomicBool>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    impl Read for Slow {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A dropped TPM is closed: the server that opens it next finds it free.
     #[test]
-    fn an_extend_and_a_read_of_version_1_2_go_through() {
+    fn dropping_closes_the_device() {
+        let is_closed = Arc::new(AtomicBool::new(false));
+        drop(Chip::over(Slow(Arc::clone(&is_closed)), Version::V12, BOUND).unwrap());
+        assert!(is_closed.load(Ordering::SeqCst));
+    }
+
+    /// A TPM 1.2 has SHA-1 alone, and commands of its own.
+    #[test]
+    fn version_1_2_extends_and_reads() {
         let chip = fake(Version::V12, |command| {
             let value = vec![command[9]; 20];
             Some([&[0, 0xc4, 0, 0, 0, 30, 0, 0, 0, 0][..], &value].concat())

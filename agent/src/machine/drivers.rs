@@ -1,18 +1,29 @@
-//! Before anything else: the file systems every program expects, and drivers for the hardware
-//! that is there.
+//! Drivers for the hardware of this machine: the modules of our initramfs or overlay, by the aliases of the
+//! devices in sysfs (modules.alias(5)).
 
 use crate::base::console;
 use crate::formats::depmod::Index;
 use crate::formats::{compression, handoff};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{fs, io};
 
-/// Where modules of ours may lie: those for the target's kernel in an overlay, or in our initramfs.
+/// The parents of our modules: those for the target's kernel in an overlay, or those of our initramfs.
 const MODULES: [&str; 2] = [handoff::MODULES_PATH, "/lib/modules"];
 
-/// The modules that we brought along for this kernel.
+/// The drivers of disks, by their folder among the modules.
+const DISK_DRIVERS: [&str; 6] = [
+    "kernel/drivers/ata/",
+    "kernel/drivers/block/",
+    "kernel/drivers/mmc/",
+    "kernel/drivers/nvme/",
+    "kernel/drivers/scsi/",
+    "kernel/drivers/usb/storage/",
+];
+
+/// The folder and the index of our modules for the running kernel, if it has any.
 fn own_modules() -> Option<&'static (PathBuf, Index)> {
     static FOUND: OnceLock<Option<(PathBuf, Index)>> = OnceLock::new();
     FOUND
@@ -27,29 +38,19 @@ fn own_modules() -> Option<&'static (PathBuf, Index)> {
         .as_ref()
 }
 
-/// Load the drivers of every device that is there and has none. Cheap to repeat: a bus that was
-/// just driven shows new devices.
+/// Loads drivers for all devices but disks. Repeat it while hardware is still missing: a bus shows its
+/// devices only when its own driver is loaded.
 pub fn load_drivers() {
-    load_drivers_that(|path| !is_of_disks(path));
+    load_drivers_that(|path| !is_disk_driver(path));
 }
 
-/// The same for disks, which nobody needs but a cache.
+/// The same for disks. Only a cache on a disk needs them.
 pub fn load_disk_drivers() {
-    load_drivers_that(is_of_disks);
+    load_drivers_that(is_disk_driver);
 }
 
-/// Where the drivers of disks lie among the modules.
-const OF_DISKS: [&str; 6] = [
-    "kernel/drivers/ata/",
-    "kernel/drivers/block/",
-    "kernel/drivers/mmc/",
-    "kernel/drivers/nvme/",
-    "kernel/drivers/scsi/",
-    "kernel/drivers/usb/storage/",
-];
-
-fn is_of_disks(path: &str) -> bool {
-    OF_DISKS.iter().any(|dir| path.starts_with(dir))
+fn is_disk_driver(path: &str) -> bool {
+    DISK_DRIVERS.iter().any(|dir| path.starts_with(dir))
 }
 
 fn load_drivers_that(are_wanted: impl Fn(&str) -> bool) {
@@ -58,32 +59,44 @@ fn load_drivers_that(are_wanted: impl Fn(&str) -> bool) {
     collect_modaliases(Path::new("/sys/devices"), 0, &mut aliases);
     aliases.sort();
     aliases.dedup();
+
     for alias in aliases {
         for name in index.modules_for(&alias) {
             if index.path(name).is_some_and(&are_wanted) {
-                insert_with_needs(dir, index, name);
+                load_with_dependencies(dir, index, name);
             }
         }
     }
 }
 
-/// Load the module `name` and what it needs, if this kernel has it as a module.
+/// Loads the module `name` and those that it depends on, if this kernel has it as a module.
 pub fn load_module(name: &str) {
     if let Some((dir, index)) = own_modules()
         && let Some(name) = index.module(name)
     {
-        insert_with_needs(dir, index, name);
+        load_with_dependencies(dir, index, name);
     }
 }
 
-fn insert_with_needs(dir: &Path, index: &Index, name: &str) {
+fn load_with_dependencies(dir: &Path, index: &Index, name: &str) {
     if is_loaded(name) {
         return;
     }
     for path in index.load_order(name) {
         if let Err(error) = insert(&dir.join(path)) {
-            console::say(&format!("  module {path} cannot be loaded: {error}"));
+            report_once(format!("  module {path} cannot be loaded: {error}"));
         }
+    }
+}
+
+/// A driver that fails is tried again whenever devices are looked for, several times a second. The screen
+/// gets its line once.
+fn report_once(line: String) {
+    static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !reported.contains(&line) {
+        console::say(&line);
+        reported.insert(line);
     }
 }
 
@@ -91,7 +104,7 @@ fn is_loaded(name: &str) -> bool {
     Path::new("/sys/module").join(name).join("initstate").exists()
 }
 
-/// Load the module in the file `path`, compressed or not. One that is there already is fine.
+/// Loads the module in the file `path`, compressed or not. It is no error if it is loaded already.
 pub fn insert(path: &Path) -> io::Result<()> {
     let image = compression::unpack(&fs::read(path)?)?;
     match rustix::system::init_module(&image, c"") {
@@ -100,8 +113,8 @@ pub fn insert(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Every device's alias below `dir`. Bounded in depth: sysfs has loops only through symbolic
-/// links, which are not followed, but nothing here may run for ever.
+/// Collects the aliases of all devices below `dir`. The only loops in sysfs are symbolic links, which are not
+/// followed; the bound on the depth makes sure that this ends.
 fn collect_modaliases(dir: &Path, depth: usize, aliases: &mut Vec<String>) {
     const DEEPEST: usize = 16;
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -119,35 +132,39 @@ fn collect_modaliases(dir: &Path, depth: usize, aliases: &mut Vec<String>) {
     }
 }
 
-/// A device on the way from a card to the root of the machine.
+/// A device on the path from a card to the root of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// What modules match it by.
+    /// The text that modules match it by: `pci:v00008086d…`
     pub modalias: String,
-    /// What its driver here is called.
+    /// The name of its driver in the running kernel.
     pub driver: Option<String>,
-    /// The module which that is in, where it is in one.
+    /// The module of that driver, unless it is built in.
     pub module: Option<String>,
 }
 
-/// The device behind the link at `sysfs`, first, and all that it hangs on: a card needs its bus.
+/// The device behind the link or disk at `sysfs`, then its bus, and so on up to the root: all of them need
+/// drivers.
 pub fn device_chain(sysfs: &Path) -> Vec<Device> {
     let Ok(mut dir) = fs::canonicalize(sysfs.join("device")) else { return Vec::new() };
     let mut chain = Vec::new();
     while dir.starts_with("/sys/devices") {
-        if let Ok(modalias) = fs::read_to_string(dir.join("modalias"))
-            && !modalias.trim().is_empty()
-        {
-            let name = |link: &str| {
-                let target = fs::canonicalize(dir.join(link)).ok();
-                target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned()))
-            };
-            let (driver, module) = (name("driver"), name("driver/module"));
-            chain.push(Device { modalias: modalias.trim().to_owned(), driver, module });
-        }
+        chain.extend(device(&dir));
         if !dir.pop() {
             break;
         }
     }
     chain
+}
+
+/// The device at `dir`; `None` for a folder without a modalias, which groups devices.
+fn device(dir: &Path) -> Option<Device> {
+    let modalias = fs::read_to_string(dir.join("modalias")).ok()?;
+    let modalias = modalias.trim();
+    let target_of = |link: &str| {
+        let target = fs::canonicalize(dir.join(link)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    };
+    let (driver, module) = (target_of("driver"), target_of("driver/module"));
+    (!modalias.is_empty()).then(|| Device { modalias: modalias.to_owned(), driver, module })
 }

@@ -1,4 +1,4 @@
-//! Loop devices on files of ours, and file systems on those.
+//! Loop devices on our own files, and the file systems on them.
 
 use crate::sys::loopctl;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -8,19 +8,19 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// Two processes may be given the same free device; the loser asks again.
+/// Two processes may be offered the same free device. The loser tries the next, so many times.
 const TRIES: usize = 8;
 
-/// A file attached to a loop device, let go when this is dropped and nothing is mounted.
+/// A file attached to a loop device. Dropping it detaches the file, once nothing is mounted from it.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: String,
-    /// The device is kept by being open, and only by that: whatever ends this process ends it.
+    /// The kernel detaches the file when the last user closes the device, however this process ends.
     _open: File,
 }
 
 impl LoopDevice {
-    /// Attach `file`, read-only; `direct` past the page cache.
+    /// Attaches `file`, read-only. `direct` reads it past the page cache, if its file system can.
     pub fn attach(file: &Path, direct: bool) -> io::Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
         let backing = File::open(file)?;
@@ -41,15 +41,15 @@ impl LoopDevice {
         &self.path
     }
 
-    /// How much the kernel reads ahead of a sequential reader.
+    /// Sets how far the kernel reads ahead of a sequential reader.
     pub fn set_read_ahead(&self, kib: u32) {
         let name = self.path.trim_start_matches("/dev/");
-        // Only a matter of speed.
+        // If it fails, reading is slower and works all the same.
         let _ = fs::write(format!("/sys/block/{name}/queue/read_ahead_kb"), kib.to_string());
     }
 }
 
-/// A file system on a device, unmounted when dropped.
+/// A file system on a loop device. Dropping it unmounts it.
 #[derive(Debug)]
 pub struct Mounted {
     dir: PathBuf,
@@ -57,8 +57,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mount the file system `kind` on `device` at `dir`, which is made if need be, read-only and with
-    /// the file system's own `options`.
+    /// Mounts `device` read-only at `dir`, which is made if need be. `kind` names the file system, and
+    /// `options` are its own.
     pub fn mount(device: LoopDevice, kind: &str, dir: &Path, options: Option<&CStr>) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -66,7 +66,7 @@ impl Mounted {
         Ok(Self { dir: dir.to_owned(), _device: device })
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -74,7 +74,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Somebody still in there keeps it; nobody else is in our initramfs.
+        // Detached at once, and freed by the kernel when its last open file is closed.
         let _ = unmount(&self.dir, UnmountFlags::DETACH);
     }
 }

@@ -1,58 +1,57 @@
-//! The file systems that every program expects.
+//! The file systems that every program expects: `/proc`, `/sys`, `/dev`.
 
 use crate::base::console;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
-/// One thing that must be mounted.
-struct Need {
+/// A file system of the kernel, and its users among us.
+struct Mount {
     target: &'static str,
     kind: &'static str,
     flags: MountFlags,
-    why: &'static str,
+    /// The things that are missing without it, for the screen.
+    gives: &'static str,
 }
 
-const NOTHING_RUNS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+/// No programs, no devices, no set-uid bits.
+const DATA_ONLY: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-const NEEDS: [Need; 3] = [
-    Need { target: "proc", kind: "proc", flags: NOTHING_RUNS, why: "the kernel's arguments and memory" },
-    Need { target: "sys", kind: "sysfs", flags: NOTHING_RUNS, why: "devices and links" },
-    Need {
+/// In the order of mounting.
+const MOUNTS: [Mount; 3] = [
+    Mount { target: "proc", kind: "proc", flags: DATA_ONLY, gives: "the kernel's arguments and memory" },
+    Mount { target: "sys", kind: "sysfs", flags: DATA_ONLY, gives: "devices and links" },
+    Mount {
         target: "dev",
         kind: "devtmpfs",
         flags: MountFlags::NOSUID,
-        why: "consoles, /dev/fuse, loop devices",
+        gives: "consoles, /dev/fuse, loop devices",
     },
 ];
 
-/// Mount what is not mounted yet below `root` (`/`, or a root of one's own). Never fails: what is
-/// missing is said, and whoever needs it fails with a better sentence.
+/// Mounts all of them below `root`, unless they are there already. A failure goes to the screen alone: the
+/// step that needs the missing file system fails with a better sentence.
 pub fn mount_all(root: &Path) {
-    for need in &NEEDS {
-        let target = root.join(need.target);
-        let mounted =
-            fs::create_dir_all(&target).map_err(|error| error.to_string()).and_then(|()| {
-                match mount(need.kind, &target, need.kind, need.flags, None) {
-                    Ok(()) | Err(Errno::BUSY) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                }
-            });
-        if let Err(error) = mounted {
-            console::say(&format!(
-                "cannot mount {} on {} ({}): {error}",
-                need.kind,
-                target.display(),
-                need.why
-            ));
+    for Mount { target, kind, flags, gives } in &MOUNTS {
+        let target = root.join(target);
+        if let Err(error) = mount_at(&target, kind, *flags) {
+            console::say(&format!("cannot mount {kind} on {} ({gives}): {error}", target.display()));
         }
     }
 }
 
-/// Undo [`mount_all`] below `/`, for an init that wants to find nothing mounted.
+fn mount_at(target: &Path, kind: &str, flags: MountFlags) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    match mount(kind, target, kind, flags, None) {
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Undoes [`mount_all`] below `/`: an init expects to mount them itself.
 pub fn unmount_all() {
-    for need in NEEDS.iter().rev() {
-        let _ = unmount(Path::new("/").join(need.target), UnmountFlags::DETACH);
+    for Mount { target, .. } in MOUNTS.iter().rev() {
+        let _ = unmount(Path::new("/").join(target), UnmountFlags::DETACH);
     }
 }

@@ -238,12 +238,12 @@ impl std::fmt::Debug for Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::memory;
+    use crate::machine::memfd;
     use crate::source::file::File;
     use std::io::Write;
 
     fn source(contents: &[u8]) -> File {
-        let mut file = memory::file("test").unwrap();
+        let mut file = memfd::file("test").unwrap();
         file.write_all(contents).unwrap();
         File::new(file, contents.len() as u64, "http://h/x".into())
     }

@@ -26,7 +26,9 @@ use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
 use crate::formats::compression;
 use crate::formats::statement::{Statement, Sum, Topic};
-use crate::machine::memory::{self, Growing, Memory, Sealed};
+use crate::machine::memfd::{self, Sealed};
+use crate::machine::meminfo::Memory;
+use crate::machine::pread::Growing;
 use crate::medium::{Directory, MediumError};
 use crate::miniroot::modules::{Module, ModuleTree};
 use crate::miniroot::overlay::{AGENT, Contents};
@@ -149,8 +151,8 @@ pub fn rebuild(
         kernel_start(&open(medium, &plan.kernel)?).map_err(|error| read_error(&plan.kernel, error))?;
     let release = kernel_header(&start, &plan.kernel)?.release;
 
-    let kernel = memory::file("kernel").map_err(MinirootError::Overlay)?;
-    let mut initrd = memory::file("initrd").map_err(MinirootError::Overlay)?;
+    let kernel = memfd::file("kernel").map_err(MinirootError::Overlay)?;
+    let mut initrd = memfd::file("initrd").map_err(MinirootError::Overlay)?;
     let Copied { mut parts, tree, unpacked } = copy_all(plan, medium, &kernel, &initrd, &release)?;
     if let Some(memory) = memory {
         sizes.fit_unpacked(unpacked, plan, memory)?;

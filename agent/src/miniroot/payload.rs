@@ -1,7 +1,7 @@
 //! The outcome of step 6: all that the next kernel is started with.
 
 use crate::formats::statement::Statement;
-use crate::machine::memory::Sealed;
+use crate::machine::memfd::Sealed;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -23,7 +23,7 @@ pub struct Payload {
 pub struct Initrd(File);
 
 impl Initrd {
-    /// `file` holds the initrds and the overlay, and is made by [`memory::file`](crate::machine::memory::file).
+    /// `file` holds the initrds and the overlay, and is made by [`memfd::file`](crate::machine::memfd::file).
     pub fn new(file: File) -> Self {
         Self(file)
     }

@@ -1,7 +1,7 @@
 //! Checks that the machine has the memory for a payload, before large files are fetched for nothing.
 
 use crate::distro::{Plan, xen};
-use crate::machine::memory::Memory;
+use crate::machine::meminfo::Memory;
 use crate::medium::Directory;
 use crate::miniroot::{MinirootError, read_error};
 use std::path::PathBuf;

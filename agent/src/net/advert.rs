@@ -1,47 +1,42 @@
-//! Router advertisements (RFC 4861, 4.2; name servers: RFC 8106), as far as the kernel does not act
-//! on them by itself: it makes addresses and routes of them, but leaves names to programs. Pure.
+//! Router advertisements (RFC 4861, 4.2; name servers: RFC 8106): the part of them that the kernel leaves to
+//! programs. It makes addresses and routes by itself. No I/O.
 
 use crate::net::dhcp6::names;
 use std::net::Ipv6Addr;
 
-/// An ICMPv6 message of this type asks for one, and of that type is one.
+/// The ICMPv6 types of a solicitation and of an advertisement.
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 
-/// A request for an advertisement; the kernel adds the checksum.
-pub const SOLICIT: [u8; 8] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+/// A solicitation, to which routers answer by an advertisement. The kernel fills in the checksum.
+pub(super) const SOLICIT: [u8; 8] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
 
-/// What a router says.
+/// The most name servers, and the most domains, that are kept. RFC 8106 (5.3.1) asks for three at least; without
+/// a limit a flood of advertisements would fill the memory.
+const MOST: usize = 16;
+
+/// The contents of one advertisement, or of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advert {
-    /// Addresses are to be had by DHCPv6.
+    /// Addresses come by DHCPv6.
     pub managed: bool,
-    /// Other things are.
+    /// Other settings come by DHCPv6, such as name servers.
     pub other: bool,
-    /// Name servers.
     pub nameservers: Vec<Ipv6Addr>,
     /// Domains to complete short names with.
     pub search: Vec<String>,
 }
 
 impl Advert {
-    /// What another router of the link says beside this.
-    pub fn merge(&mut self, other: Self) {
+    /// Adds the contents of another advertisement, by this router or another one of the link.
+    pub(super) fn merge(&mut self, other: Self) {
         self.managed |= other.managed;
         self.other |= other.other;
-        for server in other.nameservers {
-            if !self.nameservers.contains(&server) {
-                self.nameservers.push(server);
-            }
-        }
-        for domain in other.search {
-            if !self.search.contains(&domain) {
-                self.search.push(domain);
-            }
-        }
+        add_new(&mut self.nameservers, other.nameservers);
+        add_new(&mut self.search, other.search);
     }
 
-    /// Read the ICMPv6 message `bytes`; `None` for anything else.
+    /// Parses an ICMPv6 message; `None` if it is no advertisement.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         const SERVERS: u8 = 25;
         const DOMAINS: u8 = 31;
@@ -49,12 +44,13 @@ impl Advert {
         if head[0] != ADVERTISEMENT || head[1] != 0 {
             return None;
         }
+
         let mut advert = Self { managed: head[5] & 0x80 != 0, other: head[5] & 0x40 != 0, ..Self::default() };
-        // Type, length in eights of bytes, and then two reserved bytes and a lifetime.
+        // Each option has a type, its length in units of eight bytes, two reserved bytes, and a lifetime.
         while let [kind, eights, _, _, lifetime @ ..] = options
             && *eights > 0
         {
-            // Nothing lives as long as that: it is withdrawn.
+            // A lifetime of zero withdraws the option's contents (RFC 8106, 5.1).
             let is_withdrawn = lifetime.starts_with(&[0; 4]);
             let Some((option, rest)) = options.split_at_checked(usize::from(*eights) * 8) else { break };
             options = rest;
@@ -73,40 +69,70 @@ impl Advert {
     }
 }
 
+/// Adds those of `new` that `all` lacks, up to [`MOST`].
+fn add_new<T: PartialEq>(all: &mut Vec<T>, new: Vec<T>) {
+    for item in new {
+        if all.len() < MOST && !all.contains(&item) {
+            all.push(item);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// An advertisement as dnsmasq 2.90 sends it with --enable-ra and ra-stateless, and with a name server.
+    fn stateless() -> Advert {
+        let mut bytes = vec![134, 0, 0, 0, 64, 0x40, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(&[1, 1, 0x52, 0x54, 0, 1, 2, 3]); // the router's card
+        bytes.extend_from_slice(&[25, 3, 0, 0, 0, 0, 7, 8]);
+        bytes.extend_from_slice(&"fd00::53".parse::<Ipv6Addr>().unwrap().octets());
+        bytes.extend_from_slice(&[31, 3, 0, 0, 0, 0, 7, 8]);
+        bytes.extend_from_slice(b"\x07example\x03org\0\0\0\0");
+        Advert::parse(&bytes).unwrap()
+    }
+
+    /// An advertisement has flags, name servers and domains. Other messages are ignored.
     #[test]
-    fn name_servers_and_flags_are_read() {
-        // As dnsmasq 2.90 sends it with --enable-ra and ra-stateless, and a server of our own.
-        let mut advert = vec![134, 0, 0, 0, 64, 0x40, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
-        advert.extend_from_slice(&[1, 1, 0x52, 0x54, 0, 1, 2, 3]); // the router's card
-        advert.extend_from_slice(&[25, 3, 0, 0, 0, 0, 7, 8]);
-        advert.extend_from_slice(&"fd00::53".parse::<Ipv6Addr>().unwrap().octets());
-        advert.extend_from_slice(&[31, 3, 0, 0, 0, 0, 7, 8]);
-        advert.extend_from_slice(b"\x07example\x03org\0\0\0\0");
-        let advert = Advert::parse(&advert).unwrap();
+    fn adverts_are_read() {
+        let advert = stateless();
         assert_eq!((advert.managed, advert.other), (false, true));
         assert_eq!(advert.nameservers, ["fd00::53".parse::<Ipv6Addr>().unwrap()]);
         assert_eq!(advert.search, ["example.org"]);
         assert_eq!(Advert::parse(&SOLICIT), None);
+    }
 
-        let mut withdrawn =
-            vec![134, 0, 0, 0, 64, 0x80, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 25, 3, 0, 0, 0, 0, 0, 0];
-        withdrawn.extend_from_slice(&[1; 16]);
-        let other = Advert::parse(&withdrawn).unwrap();
-        assert_eq!(other.nameservers, [] as [Ipv6Addr; 0]);
-        let mut both = advert.clone();
-        both.merge(other);
+    /// A name server with a lifetime of zero is none.
+    #[test]
+    fn withdrawn_servers_are_left_out() {
+        let mut bytes = vec![134, 0, 0, 0, 64, 0x80, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 25, 3, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(&[1; 16]);
+        let advert = Advert::parse(&bytes).unwrap();
+        assert_eq!(advert.nameservers, [] as [Ipv6Addr; 0]);
+
+        let mut both = stateless();
         both.merge(advert);
+        both.merge(stateless());
         assert_eq!((both.managed, both.other, both.nameservers.len()), (true, true, 1));
     }
 
+    /// A flood of advertisements, each with other servers and domains, does not fill the memory.
+    #[test]
+    fn floods_are_bounded() {
+        let mut all = Advert::default();
+        for n in 0..1000_u16 {
+            let server = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
+            all.merge(Advert { nameservers: vec![server], search: vec![n.to_string()], ..Advert::default() });
+        }
+        assert_eq!((all.nameservers.len(), all.search.len()), (MOST, MOST));
+    }
+
     proptest! {
+        /// No message makes the parser panic.
         #[test]
-        fn no_message_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn parses_anything(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut bytes = bytes;
             Advert::parse(&bytes);
             if let Some(first) = bytes.first_mut() {

@@ -1,5 +1,5 @@
-//! IPv4 and UDP headers around a DHCP message (RFC 791, RFC 768), for the time before the kernel
-//! has an address to do it with. Pure.
+//! IPv4 and UDP headers around a DHCP message (RFC 791, RFC 768), for the time before the kernel has an address
+//! to send from. No I/O.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ const UDP: u8 = 17;
 const IP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// `payload` as a datagram from nobody (0.0.0.0:68) to everybody (255.255.255.255:67).
+/// Wraps `payload` in a datagram from 0.0.0.0:68 to 255.255.255.255:67.
 pub fn wrap(payload: &[u8]) -> Vec<u8> {
     let udp_length = (UDP_HEADER + payload.len()) as u16;
     let mut datagram = Vec::with_capacity(IP_HEADER + usize::from(udp_length));
@@ -18,8 +18,10 @@ pub fn wrap(payload: &[u8]) -> Vec<u8> {
     datagram.extend_from_slice(&[0, 0, 0, 0, 64, UDP, 0, 0]);
     datagram.extend_from_slice(&Ipv4Addr::UNSPECIFIED.octets());
     datagram.extend_from_slice(&Ipv4Addr::BROADCAST.octets());
+
     let checksum = checksum(&datagram);
     datagram[10..12].copy_from_slice(&checksum.to_be_bytes());
+
     datagram.extend_from_slice(&CLIENT_PORT.to_be_bytes());
     datagram.extend_from_slice(&SERVER_PORT.to_be_bytes());
     datagram.extend_from_slice(&udp_length.to_be_bytes());
@@ -29,18 +31,21 @@ pub fn wrap(payload: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// The payload of a datagram to a DHCP client; `None` for anything else.
+/// The payload of a datagram to UDP port 68; `None` for anything else. Bytes behind the datagram, by which a link
+/// fills up short frames, are dropped.
 pub fn unwrap(datagram: &[u8]) -> Option<&[u8]> {
     let header = usize::from(*datagram.first()? & 0x0f) * 4;
     let version = *datagram.first()? >> 4;
     if version != 4 || header < IP_HEADER || *datagram.get(9)? != UDP {
         return None;
     }
+
     let total = usize::from(u16::from_be_bytes(datagram.get(2..4)?.try_into().ok()?));
     let fragment = u16::from_be_bytes(datagram.get(6..8)?.try_into().ok()?) & 0x3fff;
     if fragment != 0 {
         return None; // More fragments follow, or this is not the first.
     }
+
     let udp = datagram.get(header..total)?;
     let port = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
     let length = usize::from(u16::from_be_bytes(udp.get(4..6)?.try_into().ok()?));
@@ -70,21 +75,23 @@ mod tests {
         datagram
     }
 
+    /// A correct header, with its checksum, sums to all ones (RFC 1071).
     #[test]
-    fn a_header_sums_to_nothing() {
-        // RFC 1071: a correct header, its checksum included, sums to all ones.
+    fn headers_have_checksums() {
         assert_eq!(checksum(&wrap(b"x")[..IP_HEADER]), 0);
     }
 
+    /// The padding of a short frame is not payload.
     #[test]
-    fn trailing_link_padding_is_not_payload() {
+    fn padding_is_dropped() {
         let mut datagram = to_client(b"hello");
         datagram.extend_from_slice(&[0; 13]);
         assert_eq!(unwrap(&datagram), Some(&b"hello"[..]));
     }
 
+    /// Datagrams to other ports and protocols are ignored.
     #[test]
-    fn what_is_not_for_a_dhcp_client_is_passed_over() {
+    fn others_are_ignored() {
         assert_eq!(unwrap(&wrap(b"to a server")), None);
         let mut tcp = to_client(b"x");
         tcp[9] = 6;
@@ -92,14 +99,16 @@ mod tests {
     }
 
     proptest! {
+        /// Any payload can be unwrapped again.
         #[test]
-        fn any_payload_survives(payload in proptest::collection::vec(any::<u8>(), 0..1400)) {
+        fn payloads_survive(payload in proptest::collection::vec(any::<u8>(), 0..1400)) {
             let datagram = to_client(&payload);
             prop_assert_eq!(unwrap(&datagram), Some(&payload[..]));
         }
 
+        /// No bytes make it panic.
         #[test]
-        fn no_datagram_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn unwraps_anything(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             unwrap(&bytes);
         }
     }

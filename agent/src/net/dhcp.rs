@@ -1,6 +1,6 @@
-//! The DHCPv4 conversation (RFC 2131) as a state machine over bytes: no sockets, no clock of its
-//! own. The caller says what time it is, sends what [`Conversation::poll`] gives and feeds what
-//! arrives to [`Conversation::receive`]. Messages are coded by `dhcproto`.
+//! The DHCPv4 conversation (RFC 2131) as a state machine over bytes, without sockets or a clock of its own. The
+//! caller passes in the time, sends the messages of [`Conversation::poll`], and gives those that arrive to
+//! [`Conversation::receive`]. `dhcproto` encodes and decodes them.
 
 use crate::formats::lease::{Grant, Lease, Route};
 use crate::formats::mac::Mac;
@@ -9,68 +9,69 @@ use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Pauses between messages. A switch port may swallow everything for the 30 to 50 s in which
-/// spanning tree listens and learns, so the first tries are quick and the later ones go on.
+/// Pauses between messages; the last one repeats. Most networks answer at once, so the first tries are quick. A
+/// switch port in spanning tree drops everything for 30 to 50 s, so the later ones go on.
 pub(super) const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
-/// Requests for one offer before we look for another server.
+/// Requests for one offer, before another server is searched.
 const REQUESTS: usize = 3;
 
-/// One client's talk with whatever servers there are.
+/// One client's conversation with all DHCP servers of a link.
 #[derive(Debug)]
 pub struct Conversation {
     mac: Mac,
     xid: u32,
     state: State,
     started: Instant,
+    /// The time of the next message.
     next: Instant,
+    /// Messages sent in this state.
     sent: usize,
-    heard: Heard,
+    answers: Answers,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Broadcasting DHCPDISCOVER.
+    /// Broadcasts DHCPDISCOVER.
     Selecting,
-    /// Asking `server` for `address`.
+    /// Asks `server` for `address`.
     Requesting { address: Ipv4Addr, server: Ipv4Addr },
-    /// Asking the server of a lease we hold for more time (RENEWING and REBINDING).
+    /// Asks for more time for a lease that we hold (RENEWING and REBINDING).
     Renewing { address: Ipv4Addr },
 }
 
-/// What the servers said so far: the evidence where there is no lease.
+/// The answers so far. Without a lease they tell how far the conversation got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Offers received.
+pub(super) struct Answers {
     pub offers: u32,
-    /// Refusals (DHCPNAK) received.
+    /// DHCPNAK.
     pub refusals: u32,
 }
 
 impl Conversation {
-    /// A first lease is wanted for the card `mac`. `xid` should differ between cards and boots.
+    /// Begins a conversation for a first lease of the card `mac`. `xid` should differ between cards and boots.
     pub fn new(mac: Mac, xid: u32, now: Instant) -> Self {
-        Self { mac, xid, state: State::Selecting, started: now, next: now, sent: 0, heard: Heard::default() }
+        let (state, answers) = (State::Selecting, Answers::default());
+        Self { mac, xid, state, started: now, next: now, sent: 0, answers }
     }
 
-    /// More time is wanted for `address`, which this card holds.
-    pub fn renewal(mac: Mac, xid: u32, address: Ipv4Addr, now: Instant) -> Self {
+    /// Begins a conversation for more time for `address`, which the card holds.
+    pub(super) fn renewal(mac: Mac, xid: u32, address: Ipv4Addr, now: Instant) -> Self {
         Self { state: State::Renewing { address }, ..Self::new(mac, xid, now) }
     }
 
-    /// Ask again at once, and quickly: somebody is there now.
-    pub fn hurry(&mut self, now: Instant) {
+    /// Makes the next message due at once, and begins anew with the short pauses.
+    pub(super) fn restart_pauses(&mut self, now: Instant) {
         self.next = now;
         self.sent = 0;
     }
 
-    /// What was heard so far.
-    pub fn heard(&self) -> Heard {
-        self.heard
+    pub(super) fn answers(&self) -> Answers {
+        self.answers
     }
 
-    /// The message to send now, if any: the payload of a UDP datagram to port 67.
+    /// The message that is due, if any: the payload of a UDP datagram to port 67.
     pub fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
         if now < self.next {
             return None;
@@ -81,6 +82,7 @@ impl Conversation {
         }
         self.next = now + PAUSES[self.sent.min(PAUSES.len() - 1)];
         self.sent += 1;
+
         let seconds = now.duration_since(self.started).as_secs();
         let mut bytes = Vec::with_capacity(300);
         // Encoding into memory fails only for over-long options, of which we send none.
@@ -97,6 +99,7 @@ impl Conversation {
             .set_xid(self.xid)
             .set_secs(seconds.min(u16::MAX.into()) as u16)
             .set_chaddr(self.mac.bytes());
+
         let kind = match self.state {
             State::Selecting => MessageType::Discover,
             State::Requesting { .. } | State::Renewing { .. } => MessageType::Request,
@@ -112,9 +115,10 @@ impl Conversation {
             }
         }
         if !matches!(self.state, State::Renewing { .. }) {
-            // We have no address yet and our socket hears broadcasts on every kernel.
+            // We have no address yet, and our socket receives broadcasts on every kernel.
             message.set_flags(Flags::default().set_broadcast());
         }
+
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(kind));
         options.insert(DhcpOption::ClientIdentifier([&[1], self.mac.bytes()].concat()));
@@ -133,16 +137,17 @@ impl Conversation {
         message
     }
 
-    /// `bytes` arrived on port 68. Gives the lease once a server has granted it; anything that
-    /// is not an answer to us is passed over.
+    /// Takes a message that arrived on port 68. Gives the lease if it grants one. Messages that are no answer to
+    /// this conversation are ignored.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Option<Lease> {
-        let message = Message::decode(&mut Decoder::new(&sieve(bytes)?)).ok()?;
+        let message = Message::decode(&mut Decoder::new(&sanitised(bytes)?)).ok()?;
         let ours = message.opcode() == Opcode::BootReply
             && message.xid() == self.xid
             && message.chaddr().starts_with(self.mac.bytes());
         if !ours {
             return None;
         }
+
         let kind = match message.opts().get(OptionCode::MessageType) {
             Some(DhcpOption::MessageType(kind)) => *kind,
             _ => return None,
@@ -151,9 +156,10 @@ impl Conversation {
             Some(DhcpOption::ServerIdentifier(server)) => *server,
             _ => message.siaddr(),
         };
+
         match (kind, &self.state) {
             (MessageType::Offer, State::Selecting) => {
-                self.heard.offers += 1;
+                self.answers.offers += 1;
                 self.state = State::Requesting { address: message.yiaddr(), server };
                 self.sent = 0;
                 self.next = now;
@@ -162,13 +168,13 @@ impl Conversation {
             (MessageType::Ack, State::Requesting { .. } | State::Renewing { .. }) => {
                 Some(lease(&message, server))
             }
-            // Whoever runs under this address cannot take another: the caller has to know.
+            // The running system cannot change its address, so the caller has to report this.
             (MessageType::Nak, State::Renewing { .. }) => {
-                self.heard.refusals += 1;
+                self.answers.refusals += 1;
                 None
             }
             (MessageType::Nak, State::Requesting { .. }) => {
-                self.heard.refusals += 1;
+                self.answers.refusals += 1;
                 self.state = State::Selecting;
                 self.sent = 0;
                 self.next = now + PAUSES[0];
@@ -179,15 +185,14 @@ impl Conversation {
     }
 }
 
-/// Where a message's options begin, behind BOOTP's fixed part and the magic cookie.
+/// The offset of a message's options: behind BOOTP's fixed part and the magic cookie.
 const OPTIONS_AT: usize = 240;
 
-/// The message with those options only that we read, each of a length it may have; `None` for
-/// what is no message for an Ethernet card. dhcproto 0.15 panics on a hardware address that claims
-/// more than 16 bytes and, in debug builds, on odd lengths of options nobody asked for; nobody on
-/// the network may stop process 1.
-fn sieve(bytes: &[u8]) -> Option<Vec<u8>> {
-    /// Option, the multiple its length must be of, and the least that it may be.
+/// The message with only those options that we read, each of a valid length; `None` if it is not for an Ethernet
+/// card. dhcproto 0.15 panics on a hardware address that claims more than 16 bytes, and in debug builds on odd
+/// lengths of options that we do not use. A message from the network must not stop process 1.
+fn sanitised(bytes: &[u8]) -> Option<Vec<u8>> {
+    /// The option, a number that must divide its length, and its least length.
     const READ: [(u8, usize, usize); 11] = [
         (1, 4, 4),   // subnet mask
         (3, 4, 4),   // routers
@@ -203,10 +208,12 @@ fn sieve(bytes: &[u8]) -> Option<Vec<u8>> {
     ];
     const PAD: u8 = 0;
     const END: u8 = 255;
+
     let hardware_length = *bytes.get(2)?;
     if hardware_length != 6 {
         return None;
     }
+
     let mut kept = bytes.get(..OPTIONS_AT)?.to_vec();
     let mut rest = &bytes[OPTIONS_AT..];
     while let [code, tail @ ..] = rest {
@@ -232,6 +239,7 @@ fn sieve(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
+/// The lease that a DHCPACK grants. Options that are missing or make no sense get defaults.
 fn lease(message: &Message, server: Ipv4Addr) -> Lease {
     let options = message.opts();
     let address = message.yiaddr();
@@ -239,8 +247,9 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
         Some(DhcpOption::SubnetMask(mask)) => u32::from(*mask).leading_ones() as u8,
         _ => 24,
     };
+
     let routes = match options.get(OptionCode::ClasslessStaticRoute) {
-        // RFC 3442: with this option the router option is to be ignored.
+        // With this option the router option is ignored (RFC 3442).
         Some(DhcpOption::ClasslessStaticRoute(routes)) => routes
             .iter()
             .map(|(net, gateway)| Route {
@@ -256,20 +265,30 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
             _ => Vec::new(),
         },
     };
+
     let nameservers = match options.get(OptionCode::DomainNameServer) {
         Some(DhcpOption::DomainNameServer(servers)) => servers.clone(),
         _ => Vec::new(),
     };
-    let search = match (options.get(OptionCode::DomainSearch), options.get(OptionCode::DomainName)) {
-        (Some(DhcpOption::DomainSearch(domains)), _) => domains.iter().map(ToString::to_string).collect(),
-        (_, Some(DhcpOption::DomainName(domain))) => vec![domain.clone()],
-        _ => Vec::new(),
-    };
+    let search: Vec<String> =
+        match (options.get(OptionCode::DomainSearch), options.get(OptionCode::DomainName)) {
+            (Some(DhcpOption::DomainSearch(domains)), _) => domains.iter().map(ToString::to_string).collect(),
+            (_, Some(DhcpOption::DomainName(domain))) => vec![domain.clone()],
+            _ => Vec::new(),
+        };
+    // A name with a blank or a newline would add lines to resolv.conf.
+    let search = search
+        .into_iter()
+        .map(|domain| domain.trim_end_matches(['\0', '.']).to_owned())
+        .filter(|domain| !domain.is_empty() && domain.chars().all(|c| c.is_ascii_graphic()))
+        .collect();
+
     let mtu = match options.get(OptionCode::InterfaceMtu) {
-        // 576 is the least that IPv4 hosts must take; some servers send nonsense below it.
+        // 576 is the least that IPv4 hosts must accept. Some servers send nonsense below it.
         Some(DhcpOption::InterfaceMtu(mtu)) if *mtu >= 576 => Some(*mtu),
         _ => None,
     };
+
     let duration = match options.get(OptionCode::AddressLeaseTime) {
         Some(DhcpOption::AddressLeaseTime(seconds)) if *seconds != u32::MAX => {
             Some(Duration::from_secs((*seconds).into()))
@@ -280,21 +299,8 @@ fn lease(message: &Message, server: Ipv4Addr) -> Lease {
         Some(DhcpOption::Renewal(seconds)) => Some(Duration::from_secs((*seconds).into())),
         _ => duration.map(|duration| duration / 2),
     };
-    // A name with a blank or a newline would write further lines into resolv.conf.
-    let search = search
-        .into_iter()
-        .map(|domain| domain.trim_end_matches(['\0', '.']).to_owned())
-        .filter(|domain| !domain.is_empty() && domain.chars().all(|c| c.is_ascii_graphic()))
-        .collect();
-    Lease {
-        address,
-        prefix,
-        routes,
-        nameservers,
-        search,
-        mtu,
-        grant: Some(Grant { server, duration, renew_after }),
-    }
+    let grant = Some(Grant { server, duration, renew_after });
+    Lease { address, prefix, routes, nameservers, search, mtu, grant }
 }
 
 #[cfg(test)]
@@ -317,6 +323,7 @@ mod tests {
         }
     }
 
+    /// A server's answer to `request`.
     fn answer(request: &[u8], kind: MessageType, options: Vec<DhcpOption>) -> Vec<u8> {
         let request = decode(request);
         let mut reply = Message::default();
@@ -330,6 +337,7 @@ mod tests {
         for option in options {
             reply.opts_mut().insert(option);
         }
+
         let mut bytes = Vec::new();
         reply.encode(&mut Encoder::new(&mut bytes)).unwrap();
         bytes
@@ -345,17 +353,20 @@ mod tests {
         ]
     }
 
+    /// DISCOVER, OFFER, REQUEST and ACK lead to a lease with the server's options.
     #[test]
-    fn discover_offer_request_ack_give_a_lease() {
+    fn four_messages_give_a_lease() {
         let now = Instant::now();
         let mut talk = Conversation::new(MAC, 7, now);
         let discover = talk.poll(now).unwrap();
         assert_eq!(kind(&decode(&discover)), MessageType::Discover);
         assert!(talk.poll(now).is_none(), "it waits for an answer");
+
         assert!(talk.receive(&answer(&discover, MessageType::Offer, usual()), now).is_none());
         let request = talk.poll(now).unwrap();
         assert_eq!(kind(&decode(&request)), MessageType::Request);
         let lease = talk.receive(&answer(&request, MessageType::Ack, usual()), now).unwrap();
+
         assert_eq!((lease.address, lease.prefix), (US, 24));
         assert_eq!(lease.routes, [Route::default(SERVER.into())]);
         assert_eq!(lease.nameservers.len(), 2);
@@ -364,6 +375,7 @@ mod tests {
         assert_eq!((grant.server, grant.renew_after), (SERVER, Some(Duration::from_secs(43200))));
     }
 
+    /// Tries begin quickly and go on through the minute in which a switch port may drop everything.
     #[test]
     fn tries_outlast_spanning_tree() {
         let start = Instant::now();
@@ -378,8 +390,9 @@ mod tests {
         assert_eq!(sent, [0, 1, 3, 7, 15, 23, 31, 39, 47, 55]);
     }
 
+    /// After a refusal the conversation starts over, and the refusal is counted.
     #[test]
-    fn a_refusal_starts_over_and_is_remembered() {
+    fn refusals_start_over() {
         let now = Instant::now();
         let mut talk = Conversation::new(MAC, 7, now);
         let discover = talk.poll(now).unwrap();
@@ -388,11 +401,12 @@ mod tests {
         assert!(talk.receive(&answer(&request, MessageType::Nak, vec![]), now).is_none());
         let again = talk.poll(now + PAUSES[0]).unwrap();
         assert_eq!(kind(&decode(&again)), MessageType::Discover);
-        assert_eq!(talk.heard(), Heard { offers: 1, refusals: 1 });
+        assert_eq!(talk.answers(), Answers { offers: 1, refusals: 1 });
     }
 
+    /// A server that made an offer and falls silent is given up for another.
     #[test]
-    fn a_server_that_falls_silent_is_given_up_for_another() {
+    fn silent_servers_are_given_up() {
         let start = Instant::now();
         let mut talk = Conversation::new(MAC, 7, start);
         let discover = talk.poll(start).unwrap();
@@ -405,21 +419,22 @@ mod tests {
         assert_eq!(kinds[3], MessageType::Discover);
     }
 
+    /// Answers to other clients, and an ACK without a request, grant nothing.
     #[test]
-    fn answers_to_others_are_passed_over() {
+    fn others_are_ignored() {
         let now = Instant::now();
         let mut talk = Conversation::new(MAC, 7, now);
         let discover = talk.poll(now).unwrap();
         let mut other = Conversation::new(Mac([2; 6]), 7, now);
         let foreign = answer(&other.poll(now).unwrap(), MessageType::Offer, usual());
         assert!(talk.receive(&foreign, now).is_none());
-        assert_eq!(talk.heard().offers, 0);
-        // An ACK nobody asked for grants nothing.
+        assert_eq!(talk.answers().offers, 0);
         assert!(talk.receive(&answer(&discover, MessageType::Ack, usual()), now).is_none());
     }
 
+    /// A renewal names its address as the client's own, and no server (RFC 2131, 4.3.6).
     #[test]
-    fn a_renewal_asks_for_the_address_it_holds() {
+    fn renewals_ask_for_their_address() {
         let now = Instant::now();
         let mut talk = Conversation::renewal(MAC, 9, US, now);
         let request = decode(&talk.poll(now).unwrap());
@@ -427,6 +442,7 @@ mod tests {
         assert!(request.opts().get(OptionCode::ServerIdentifier).is_none(), "RFC 2131, 4.3.6");
     }
 
+    /// With classless routes the router option is ignored (RFC 3442).
     #[test]
     fn classless_routes_replace_the_router() {
         let now = Instant::now();
@@ -440,8 +456,9 @@ mod tests {
         assert_eq!(lease.routes[0].prefix, 16);
     }
 
+    /// A search domain cannot add a line to resolv.conf.
     #[test]
-    fn a_search_domain_cannot_smuggle_a_line_into_resolv_conf() {
+    fn domains_are_one_word() {
         let now = Instant::now();
         let mut talk = Conversation::renewal(MAC, 9, US, now);
         let request = talk.poll(now).unwrap();
@@ -450,8 +467,9 @@ mod tests {
         assert!(lease.search.is_empty());
     }
 
+    /// A message with a hardware address that is too long is ignored.
     #[test]
-    fn a_hardware_address_that_is_too_long_is_passed_over() {
+    fn long_hardware_addresses_are_ignored() {
         let now = Instant::now();
         let mut talk = Conversation::new(MAC, 7, now);
         let discover = talk.poll(now).unwrap();
@@ -461,15 +479,17 @@ mod tests {
     }
 
     proptest! {
+        /// No message makes it panic.
         #[test]
-        fn no_datagram_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn takes_any_message(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let now = Instant::now();
             let mut talk = Conversation::new(MAC, 7, now);
             talk.receive(&bytes, now);
         }
 
+        /// No options make it panic.
         #[test]
-        fn no_options_make_it_panic(options in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn takes_any_options(options in proptest::collection::vec(any::<u8>(), 0..300)) {
             let now = Instant::now();
             let mut talk = Conversation::renewal(MAC, 9, US, now);
             let mut reply = answer(&talk.poll(now).unwrap(), MessageType::Ack, vec![]);
@@ -478,8 +498,9 @@ mod tests {
             talk.receive(&reply, now);
         }
 
+        /// No damage to a valid answer makes it panic.
         #[test]
-        fn no_broken_answer_makes_it_panic(at in 0usize..400, byte: u8) {
+        fn takes_damaged_answers(at in 0usize..400, byte: u8) {
             let now = Instant::now();
             let mut talk = Conversation::new(MAC, 7, now);
             let discover = talk.poll(now).unwrap();

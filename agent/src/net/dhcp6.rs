@@ -1,8 +1,8 @@
-//! The DHCPv6 conversation (RFC 8415) as a state machine over bytes, like `dhcp.rs`: no sockets, no
-//! clock of its own. One client, one card, one address.
+//! The DHCPv6 conversation (RFC 8415) as a state machine over bytes, like [`dhcp`](crate::net::dhcp): without
+//! sockets or a clock of its own. One client, one card, one address.
 //!
-//! The messages are read and written here: dhcproto's codec for them weighs more than this file
-//! does, and stops process 1 on lengths that it does not expect.
+//! The messages are encoded and decoded here. dhcproto's code for them is larger than this file, and panics on
+//! lengths that it does not expect.
 
 use crate::formats::lease::{Grant6, Lease6};
 use crate::formats::mac::Mac;
@@ -10,7 +10,7 @@ use crate::net::dhcp::PAUSES;
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-/// Requests for one offer before we look for another server.
+/// Requests for one offer, before another server is searched.
 const REQUESTS: usize = 3;
 
 // Messages (RFC 8415, 7.3).
@@ -33,15 +33,15 @@ const STATUS: u16 = 13;
 const NAME_SERVERS: u16 = 23;
 const SEARCH: u16 = 24;
 
-/// A status: the server knows nothing of the address (RFC 8415, 21.13).
+/// The status by which a server says that it does not know the address (RFC 8415, 21.13).
 const NO_BINDING: u16 = 3;
 
-/// What is asked for.
+/// The wish of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// An address, and what goes with it.
+    /// An address, name servers and domains.
     Address,
-    /// What goes with the addresses that one has.
+    /// Name servers and domains alone: the address comes from a router's prefix.
     Information,
 }
 
@@ -52,7 +52,7 @@ enum State {
         server: Vec<u8>,
         address: Ipv6Addr,
     },
-    /// More time is wanted; of any server where `server` is none.
+    /// Asks for more time: `server`, or any without one (RENEW and REBIND).
     Renewing {
         server: Option<Vec<u8>>,
         address: Ipv6Addr,
@@ -60,19 +60,21 @@ enum State {
     Informing,
 }
 
-/// One client's talk with whatever servers there are.
+/// One client's conversation with all DHCPv6 servers of a link.
 #[derive(Debug)]
 pub struct Conversation6 {
     mac: Mac,
     xid: [u8; 3],
     state: State,
     started: Instant,
+    /// The time of the next message.
     next: Instant,
+    /// Messages sent in this state.
     sent: usize,
 }
 
 impl Conversation6 {
-    /// `ask` is wanted for the card `mac`. `xid` should differ between cards and boots.
+    /// Begins a conversation for the card `mac`. `xid` should differ between cards and boots.
     pub fn new(mac: Mac, xid: u32, ask: Ask, now: Instant) -> Self {
         let state = match ask {
             Ask::Address => State::Soliciting,
@@ -82,13 +84,19 @@ impl Conversation6 {
         Self { mac, xid, state, started: now, next: now, sent: 0 }
     }
 
-    /// More time is wanted for `address`, of `server` or, where there is none, of any.
-    pub fn renewal(mac: Mac, xid: u32, address: Ipv6Addr, server: Option<&[u8]>, now: Instant) -> Self {
+    /// Begins a conversation for more time for `address`. Without a `server`, any may grant it.
+    pub(super) fn renewal(
+        mac: Mac,
+        xid: u32,
+        address: Ipv6Addr,
+        server: Option<&[u8]>,
+        now: Instant,
+    ) -> Self {
         let state = State::Renewing { server: server.map(<[u8]>::to_vec), address };
         Self { state, ..Self::new(mac, xid, Ask::Address, now) }
     }
 
-    /// The message to send now, if any: the payload of a UDP datagram to port 547.
+    /// The message that is due, if any: the payload of a UDP datagram to port 547.
     pub fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
         if now < self.next {
             return None;
@@ -110,15 +118,18 @@ impl Conversation6 {
             State::Renewing { server: None, address } => (REBIND, None, Some(Some(address))),
             State::Informing => (INFORMATION, None, None),
         };
+
         let mut message = vec![kind];
         message.extend_from_slice(&self.xid);
         option(&mut message, CLIENT_ID, &self.client_id());
         if let Some(server) = server {
             option(&mut message, SERVER_ID, server);
         }
+
         let hundredths = now.duration_since(self.started).as_millis() / 10;
         option(&mut message, ELAPSED, &(hundredths.min(0xffff) as u16).to_be_bytes());
         option(&mut message, WANTED, &[NAME_SERVERS.to_be_bytes(), SEARCH.to_be_bytes()].concat());
+
         if let Some(address) = address {
             let mut association = [self.association().as_slice(), &[0; 8]].concat();
             if let Some(address) = address {
@@ -129,17 +140,18 @@ impl Conversation6 {
         message
     }
 
-    /// By the card's address: type 3, Ethernet.
+    /// A DUID of type 3, by the card's Ethernet address (RFC 8415, 11.4).
     fn client_id(&self) -> Vec<u8> {
         [&[0, 3, 0, 1], self.mac.bytes()].concat()
     }
 
+    /// The identifier of our only address association.
     fn association(&self) -> [u8; 4] {
         self.mac.last_four()
     }
 
-    /// `bytes` arrived on port 546. Gives the lease once a server has granted it; anything that
-    /// is not an answer to us is passed over.
+    /// Takes a message that arrived on port 546. Gives the lease if it grants one. Messages that are no answer to
+    /// this conversation are ignored.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Option<Lease6> {
         let (kind, rest) = bytes.split_first()?;
         let options = rest.strip_prefix(self.xid.as_slice())?;
@@ -147,16 +159,18 @@ impl Conversation6 {
             return None;
         }
         let server = find(options, SERVER_ID)?.to_vec();
+
         if let State::Renewing { address, .. } = self.state
             && *kind == REPLY
             && self.refusal(options) == Some(NO_BINDING)
         {
-            // The server has forgotten us (RFC 8415, 18.2.10.1).
+            // The server has forgotten the lease, and is asked for it anew (RFC 8415, 18.2.10.1).
             self.state = State::Requesting { server, address };
             self.sent = 0;
             self.next = now;
             return None;
         }
+
         let granted = self.granted(options, &server);
         match (kind, &self.state) {
             (&ADVERTISE, State::Soliciting) => {
@@ -168,22 +182,22 @@ impl Conversation6 {
             }
             (&REPLY, State::Requesting { .. } | State::Renewing { .. }) => {
                 let (address, grant) = granted?;
-                // Who is on the same network is told by routers, not here.
-                Some(Lease6 { address: Some((address, 128)), grant: Some(grant), ..told(options) })
+                // The prefix of the network comes from routers, not from DHCPv6.
+                Some(Lease6 { address: Some((address, 128)), grant: Some(grant), ..information(options) })
             }
-            (&REPLY, State::Informing) => Some(told(options)),
+            (&REPLY, State::Informing) => Some(information(options)),
             _ => None,
         }
     }
 
-    /// Why our association has no address, if the server says so.
+    /// The status by which the server refuses an address, if it does.
     fn refusal(&self, options: &[u8]) -> Option<u16> {
         let inner = find(options, IA_NA)?.strip_prefix(self.association().as_slice())?.get(8..)?;
         let status = find(inner, STATUS).or_else(|| find(options, STATUS))?;
         Some(u16::from_be_bytes(status.get(..2)?.try_into().ok()?)).filter(|code| *code != 0)
     }
 
-    /// The address in our association, unless the server says that there is none.
+    /// The address that the server grants, with its terms; `None` if it refuses.
     fn granted(&self, options: &[u8], server: &[u8]) -> Option<(Ipv6Addr, Grant6)> {
         let refuses =
             |options: &[u8]| find(options, STATUS).is_some_and(|status| !status.starts_with(&[0, 0]));
@@ -192,6 +206,7 @@ impl Conversation6 {
         if refuses(options) || refuses(inner) {
             return None;
         }
+
         let (address, lives) = find(inner, IA_ADDRESS)?.split_at_checked(16)?;
         let address: [u8; 16] = address.try_into().ok()?;
         let (preferred, valid) = (seconds(lives, 0)?, seconds(lives, 4)?);
@@ -208,8 +223,8 @@ fn seconds(bytes: &[u8], at: usize) -> Option<Duration> {
     Some(Duration::from_secs(number.into()))
 }
 
-/// What goes along with addresses.
-fn told(options: &[u8]) -> Lease6 {
+/// The name servers and domains among `options`.
+fn information(options: &[u8]) -> Lease6 {
     let servers = find(options, NAME_SERVERS).unwrap_or_default();
     let servers = servers.chunks_exact(16).filter_map(|bytes| <[u8; 16]>::try_from(bytes).ok());
     Lease6 {
@@ -221,14 +236,15 @@ fn told(options: &[u8]) -> Lease6 {
     }
 }
 
-/// The domains in a list of names as DNS writes them, without compression (RFC 1035, 3.1). What
-/// would write further lines into resolv.conf is left out.
+/// The domains in a list of DNS names without compression (RFC 1035, 3.1). Those that would add lines to
+/// resolv.conf are left out.
 pub(super) fn names(mut bytes: &[u8]) -> Vec<String> {
     let mut names = Vec::new();
     let mut name: Vec<String> = Vec::new();
     while let [length, rest @ ..] = bytes {
         let Some((label, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
         bytes = rest;
+
         if !label.is_empty() {
             name.push(String::from_utf8_lossy(label).into_owned());
             continue;
@@ -247,7 +263,7 @@ fn option(message: &mut Vec<u8>, code: u16, value: &[u8]) {
     message.extend_from_slice(value);
 }
 
-/// The value of the first option of that code.
+/// The value of the first option with the code `wanted`.
 fn find(mut options: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let (head, rest) = options.split_at_checked(4)?;
@@ -272,7 +288,7 @@ mod tests {
         (Conversation6::new(MAC, 0x0077_8899, ask, now), now)
     }
 
-    /// A server's answer to `message`: with an address where one is asked for.
+    /// A server's answer to `message`, with an address if the message asks for one.
     fn answer(message: &[u8], kind: u8, status: u16) -> Vec<u8> {
         let mut answer = vec![kind];
         answer.extend_from_slice(&message[1..4]);
@@ -291,8 +307,9 @@ mod tests {
         answer
     }
 
+    /// SOLICIT, ADVERTISE, REQUEST and REPLY lead to a lease. RENEW names its server, REBIND none.
     #[test]
-    fn an_address_is_asked_for_and_granted() {
+    fn four_messages_give_a_lease() {
         let (mut talk, now) = talk(Ask::Address);
         let solicit = talk.poll(now).unwrap();
         assert_eq!(solicit[0], SOLICIT);
@@ -302,6 +319,7 @@ mod tests {
         assert_eq!(request[0], REQUEST);
         assert_eq!(find(&request[4..], SERVER_ID), Some(b"the server".as_slice()));
         let lease = talk.receive(&answer(&request, REPLY, 0), now).unwrap();
+
         assert_eq!(lease.address, Some((US.parse().unwrap(), 128)));
         assert_eq!(lease.nameservers, ["fd00::53".parse::<Ipv6Addr>().unwrap()]);
         assert_eq!(lease.search, ["example.org"]);
@@ -314,8 +332,9 @@ mod tests {
         assert_eq!(rebind.unwrap()[0], REBIND);
     }
 
+    /// A client that asks for information alone gets name servers and no address.
     #[test]
-    fn information_alone_needs_no_address() {
+    fn information_has_no_address() {
         let (mut talk, now) = talk(Ask::Information);
         let request = talk.poll(now).unwrap();
         assert_eq!(request[0], INFORMATION);
@@ -323,21 +342,24 @@ mod tests {
         assert_eq!((lease.address, lease.nameservers.len()), (None, 1));
     }
 
+    /// Neither a refusal nor an answer to another client is an offer.
     #[test]
-    fn a_refusal_is_no_grant_and_other_clients_answers_are_passed_over() {
+    fn refusals_and_others_are_no_offers() {
         let (mut talk, now) = talk(Ask::Address);
         let solicit = talk.poll(now).unwrap();
         const NO_ADDRESSES: u16 = 2;
         talk.receive(&answer(&solicit, ADVERTISE, NO_ADDRESSES), now);
         assert_eq!(talk.state, State::Soliciting);
+
         let mut other = answer(&solicit, ADVERTISE, 0);
         other[1] ^= 1;
         talk.receive(&other, now);
         assert_eq!(talk.state, State::Soliciting);
     }
 
+    /// A server that has forgotten the lease is asked for the same address anew.
     #[test]
-    fn a_server_that_has_forgotten_the_address_is_asked_for_it_anew() {
+    fn forgotten_leases_are_requested() {
         let now = Instant::now();
         let mut talk = Conversation6::renewal(MAC, 1, US.parse().unwrap(), Some(b"the server"), now);
         let renew = talk.poll(now).unwrap();
@@ -348,8 +370,9 @@ mod tests {
     }
 
     proptest! {
+        /// No message makes it panic, nor any damage to a valid answer.
         #[test]
-        fn no_answer_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..200, byte: u8) {
+        fn takes_any_message(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..200, byte: u8) {
             let (mut talk, now) = talk(Ask::Address);
             let solicit = talk.poll(now).unwrap();
             talk.receive(&bytes, now);

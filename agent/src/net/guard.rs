@@ -1,56 +1,58 @@
-//! Keeping the link as it is: whatever switches it off or takes away its address or a route (a
-//! network manager that was not told, `ifdown`, a shutdown that stops the network before the
-//! disks), it is put back at once; also where the card itself was away. The kernel tells of each
-//! change (rtnetlink(7), multicast groups).
+//! The guard of our link. Whatever switches it off or removes its address or a route, the guard puts that back
+//! at once: a network manager that does not read drop-ins, `ifdown`, a shutdown that stops the network before
+//! the disks, or a card that was unplugged. The kernel reports each change (rtnetlink(7), multicast groups).
 
 use crate::base::console;
 use crate::formats::lease::{Leases, Route};
-use crate::net::link::{Changes, Link, has_address};
-use crate::net::{Network, router};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::net::link::Link;
+use crate::net::netlink::Changes;
+use crate::net::tables::has_ipv4_route;
+use crate::net::{Network, addresses, ipv6};
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
-use std::{fs, io};
 
-/// Changes come in swarms; the pause also bounds a quarrel with whoever makes them again.
-const SETTLE: Duration = Duration::from_millis(200);
+/// The pause after a change: more follow at once. It also slows a quarrel with a program that undoes our repairs.
+const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long to leave what cannot be put back, at most.
+/// The longest pause between failing repairs. It doubles up to this.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How long to wait where the kernel does not tell.
+/// The interval between looks if the kernel cannot be listened to.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What the link should have.
+/// The state that the link is kept in.
 struct Wanted {
     leases: Leases,
-    /// The routes that the kernel took: it refuses some that networks tell.
+    /// The routes that the kernel accepted. It refuses some that DHCP servers send.
     routes: Vec<Route>,
 }
 
-/// Keep `network` as it is, for ever.
-pub fn keep(network: &Network) -> ! {
+/// Watches the link of `network`, and repairs it, for as long as the machine runs.
+pub fn watch(network: &Network) -> ! {
     let changes = Changes::listen();
     let mut link = network.link.clone();
     let routes = network.leases.v4.iter().flat_map(|lease| lease.routes.iter().copied());
-    let routes = routes.filter(|route| has_route(&link, route)).collect();
+    let routes = routes.filter(|route| has_ipv4_route(&link.current_name(), route)).collect();
     let wanted = Wanted { leases: network.leases.clone(), routes };
-    let mut pause = SETTLE;
+
+    let mut pause = PAUSE;
     loop {
-        match lacks(&link, &wanted) {
+        match missing(&link, &wanted) {
             None => {
-                pause = SETTLE;
+                pause = PAUSE;
                 match &changes {
                     Ok(changes) => changes.wait(),
                     Err(_) => std::thread::sleep(LOOK_EVERY),
                 }
             }
-            Some(lacking) => {
-                console::say(&format!("{} lost its {lacking}; putting it back", link.name));
-                match put_back(&link, &wanted) {
-                    Ok(again) => link = again,
-                    Err(error) => console::say(&format!("{link} cannot be put back: {error}")),
+            Some(part) => {
+                console::say(&format!("{} lost its {part}; putting it back", link.name));
+                match repair(&link, &wanted) {
+                    Ok(repaired) => link = repaired,
+                    Err(error) => console::say(&format!("{link} cannot be restored: {error}")),
                 }
-                if lacks(&link, &wanted).is_some() {
+                if missing(&link, &wanted).is_some() {
                     pause = (pause * 2).min(LONGEST);
                 }
             }
@@ -59,80 +61,40 @@ pub fn keep(network: &Network) -> ! {
     }
 }
 
-/// The link, which may be another one with the same card, with what it lacked.
-fn put_back(link: &Link, wanted: &Wanted) -> io::Result<Link> {
-    let link = link.again()?;
+/// Configures the link again. The result differs from `link` if its card was unplugged and came back.
+fn repair(link: &Link, wanted: &Wanted) -> io::Result<Link> {
+    let link = link.find_again()?;
     link.configure(&wanted.leases)?;
     if relies_on_routers(&wanted.leases) {
-        router::solicit(&link)?;
+        ipv6::solicit(&link)?;
     }
     Ok(link)
 }
 
-/// What `link` should have and has not.
-fn lacks(link: &Link, wanted: &Wanted) -> Option<&'static str> {
+/// The first part of its wanted state that `link` is missing.
+fn missing(link: &Link, wanted: &Wanted) -> Option<&'static str> {
     if !link.is_up() {
         return Some("power");
     }
+
     let Leases { v4, v6, .. } = &wanted.leases;
-    let v4 = v4.as_ref().map(|lease| lease.address.into());
-    let addresses = [v4, v6.as_ref().and_then(|lease| Some(lease.address?.0.into()))];
-    if addresses.into_iter().flatten().any(|address: IpAddr| !has_address(address)) {
+    let v4 = v4.as_ref().map(|lease| IpAddr::from(lease.address));
+    let v6_address = v6.as_ref().and_then(|lease| Some(IpAddr::from(lease.address?.0)));
+    if v4.into_iter().chain(v6_address).any(|address| !addresses::is_ours(address)) {
         return Some("address");
     }
-    if relies_on_routers(&wanted.leases) && !(link.has_ipv6_address() && link.has_ipv6_way_out()) {
-        return Some("address or route of IPv6");
+
+    if relies_on_routers(&wanted.leases) && !(link.has_ipv6_address() && link.has_ipv6_default_route()) {
+        return Some("IPv6 address or route");
     }
     let gateway = v6.as_ref().and_then(|lease| lease.gateway);
-    let is_cut_off = wanted.routes.iter().any(|route| !has_route(link, route))
-        || gateway.is_some() && !link.has_ipv6_way_out();
-    is_cut_off.then_some("route")
+    let is_route_missing = wanted.routes.iter().any(|route| !has_ipv4_route(&link.current_name(), route))
+        || gateway.is_some() && !link.has_ipv6_default_route();
+    is_route_missing.then_some("route")
 }
 
-/// Whether there is nothing but what routers of IPv6 say. Beside IPv4 it is the kernel's business.
+/// True if the link has nothing but the kernel's configuration by router advertisements. Beside IPv4 the guard
+/// leaves that to the kernel.
 fn relies_on_routers(leases: &Leases) -> bool {
-    let by_hand = |address: &Option<_>, grant: &Option<_>| address.is_some() && grant.is_none();
-    leases.v4.is_none() && leases.v6.as_ref().is_some_and(|v6| !by_hand(&v6.address, &v6.grant))
-}
-
-fn has_route(link: &Link, route: &Route) -> bool {
-    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    is_in_table(&table, &link.name_now(), route)
-}
-
-/// Whether the kernel's table (`fib_trie.c`, `fib_route_seq_show`) has `route` on the link.
-fn is_in_table(table: &str, link: &str, route: &Route) -> bool {
-    let (IpAddr::V4(destination), IpAddr::V4(gateway)) = (route.destination, route.gateway) else {
-        return true; // It is in another table.
-    };
-    let number = |address: Ipv4Addr| format!("{:08X}", u32::from_ne_bytes(address.octets()));
-    let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(route.prefix)).unwrap_or(0));
-    let wanted = [number(destination), number(gateway), number(mask)];
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        matches!(fields[..], [name, destination, gateway, _, _, _, _, mask, ..]
-            if name == link && [destination, gateway, mask] == wanted)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_are_found_in_the_kernels_table() {
-        // Captured from Linux 6.1.
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-            eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            eth0\t0002000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        let route = |destination: [u8; 4], prefix, gateway: [u8; 4]| Route {
-            destination: destination.into(),
-            prefix,
-            gateway: gateway.into(),
-        };
-        assert!(is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 2])));
-        assert!(is_in_table(table, "eth0", &route([10, 0, 2, 0], 24, [0; 4])));
-        assert!(!is_in_table(table, "eth0", &route([0; 4], 0, [10, 0, 2, 3])));
-        assert!(!is_in_table(table, "eth1", &route([0; 4], 0, [10, 0, 2, 2])));
-    }
+    leases.v4.is_none() && leases.v6.as_ref().is_some_and(|v6| !v6.is_by_hand())
 }

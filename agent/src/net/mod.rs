@@ -1,9 +1,10 @@
-//! Step 2: links, lease, resolver, clock.
+//! Step 2: links, leases, the resolver's file, the clock.
 //!
-//! All wired links are tried at once and the first lease wins, so that an idle card costs no
-//! wait. The bound is long enough for a switch port in spanning tree (up to 50 s of silence). Both
-//! kinds of networks are asked; IPv6 alone is enough where IPv4 has not answered a moment later.
+//! All wired links race for a lease, and the first to get one wins: an idle card costs no time. The bound is
+//! longer than the silence of a switch port in spanning tree (up to 50 s). Each link tries IPv4 and IPv6 at
+//! once; IPv6 alone is enough if IPv4 does not answer within a few seconds more.
 
+mod addresses;
 pub mod advert;
 mod cards;
 mod datagram;
@@ -11,11 +12,14 @@ pub mod dhcp;
 pub mod dhcp6;
 pub mod dropins;
 pub mod guard;
+mod ipv6;
 pub mod link;
+mod netlink;
 mod race;
 pub mod renew;
-mod router;
-pub mod rtnetlink;
+mod rtnetlink;
+mod tables;
+mod waiting;
 
 use crate::base::console;
 use crate::base::failure::Explain;
@@ -26,63 +30,43 @@ use crate::machine::clock;
 use crate::net::cards::{Cards, first_with_carrier, wait_for_links};
 use crate::net::link::Link;
 use crate::net::race::first_lease;
+use crate::net::waiting::{Interval, REMIND_EVERY};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-/// How long links and DHCP servers get.
+/// The time for cards to appear and for a lease, together.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// How often the waiting is said.
-pub const SAY_EVERY: Duration = Duration::from_secs(10);
-
-/// How long to wait for an address of IPv6 to be tried.
-const IPV6_MAY_TAKE: Duration = Duration::from_secs(20);
+/// The time for an IPv6 address to become usable.
+const IPV6_BOUND: Duration = Duration::from_secs(20);
 
 /// A link that is up and has an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// The card, or the VLAN on it.
     pub link: Link,
-    /// Its addresses and what goes with them.
     pub leases: Leases,
 }
 
-/// Why there is no network.
+/// The reason why there is no network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// No card at all, or not the one that was asked for.
     #[error("{wanted} after {} s; this machine has {have}", BOUND.as_secs())]
-    NoLink {
-        /// What was looked for.
-        wanted: String,
-        /// What is there.
-        have: String,
-    },
-    /// Cards, but no lease.
+    NoLink { wanted: String, have: String },
+    /// `evidence` says of each link what it is missing.
     #[error("no lease after {} s: {evidence}", BOUND.as_secs())]
-    NoLease {
-        /// Each link and what it lacked.
-        evidence: String,
-    },
-    /// The kernel refused an address or a route.
+    NoLease { evidence: String },
     #[error("cannot configure {link} with {leases}")]
     Configure {
-        /// The link.
         link: String,
-        /// What it was to be given.
         leases: Box<Leases>,
-        /// What the kernel said.
         #[source]
         error: io::Error,
     },
-    /// `/etc/resolv.conf` cannot be written.
     #[error("cannot write {path}")]
     Resolver {
-        /// The file.
         path: String,
-        /// Why not.
         #[source]
         error: io::Error,
     },
@@ -103,26 +87,29 @@ impl Explain for NetError {
     }
 }
 
-/// Bring the machine onto the network.
+/// Brings the machine onto the network, as `config` asks for.
 pub fn up(config: &NetConfig) -> Result<Network, NetError> {
     clock::raise_to_floor(Duration::ZERO);
-    link::take_back_addresses();
+    addresses::remove_all();
+
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(config);
     let links = wait_for_links(&mut cards, deadline)?;
     let mut network = match &config.method {
         Method::Fixed(fixed) => {
-            Network { link: first_with_carrier(&mut cards, links, deadline), leases: by_hand(fixed) }
+            Network { link: first_with_carrier(&mut cards, links, deadline), leases: fixed_leases(fixed) }
         }
-        _ => first_lease(&mut cards, links, deadline)?,
+        Method::Any | Method::V4 | Method::V6 => first_lease(&mut cards, links, deadline)?,
     };
+
     network.leases.nameservers.clone_from(&config.nameservers);
     apply(&network, Path::new("/etc"))?;
     console::say(&format!("  {} has {}", network.link, network.leases));
     Ok(network)
 }
 
-fn by_hand(fixed: &Fixed) -> Leases {
+/// The address of the kernel arguments, in the form of a lease without an end.
+fn fixed_leases(fixed: &Fixed) -> Leases {
     let Fixed { address, prefix, gateway } = *fixed;
     match address {
         IpAddr::V4(address) => {
@@ -142,8 +129,9 @@ fn by_hand(fixed: &Fixed) -> Leases {
     }
 }
 
-/// The network of the first life again, in the second: same card, same VLAN, same lease.
-pub fn again(mac: Mac, vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
+/// Restores the network of the first life in the second: the same card, VLAN and leases. The resolver's file
+/// goes to the folder `etc`.
+pub fn restore(mac: Mac, vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result<Network, NetError> {
     let config = NetConfig { only: Some(LinkName::Mac(mac)), vlan, ..NetConfig::default() };
     let deadline = Instant::now() + BOUND;
     let mut cards = Cards::new(&config);
@@ -153,6 +141,7 @@ pub fn again(mac: Mac, vlan: Option<u16>, leases: &Leases, etc: &Path) -> Result
     Ok(network)
 }
 
+/// Gives the link its leases, and writes `resolv.conf`.
 fn apply(network: &Network, etc: &Path) -> Result<(), NetError> {
     let Network { link, leases } = network;
     link.configure(leases).map_err(|error| NetError::Configure {
@@ -161,24 +150,28 @@ fn apply(network: &Network, etc: &Path) -> Result<(), NetError> {
         error,
     })?;
     if let (None, Some(lease)) = (&leases.v4, &leases.v6) {
-        wait_until_tried(link, lease);
+        wait_for_ipv6(link, lease);
     }
+
     let path = etc.join("resolv.conf");
     fs::create_dir_all(etc)
         .and_then(|()| fs::write(&path, leases.resolv_conf(link.index)))
         .map_err(|error| NetError::Resolver { path: path.display().to_string(), error })
 }
 
-/// An address of IPv6 cannot be used before the kernel knows that nobody else has it; nor is there
-/// one before a router has said which.
-fn wait_until_tried(link: &Link, lease: &Lease6) {
-    let by_hand = lease.address.is_some() && lease.grant.is_none();
-    let is_there = || link.has_ipv6_address() && (by_hand || link.has_ipv6_way_out());
+/// Waits until IPv6 can be used: the kernel first checks that no other machine has the address (RFC 4862,
+/// 5.4), and without an address by hand it needs a router to announce a prefix.
+fn wait_for_ipv6(link: &Link, lease: &Lease6) {
+    let is_usable = || link.has_ipv6_address() && (lease.is_by_hand() || link.has_ipv6_default_route());
     let start = Instant::now();
-    while !is_there() {
-        if start.elapsed() >= IPV6_MAY_TAKE {
-            console::say(&format!("  {link} has no address of IPv6 yet; going on"));
+    let mut reminder = Interval::new(REMIND_EVERY);
+    while !is_usable() {
+        if start.elapsed() >= IPV6_BOUND {
+            console::say(&format!("  {link} has no usable IPv6 address yet; trying without it"));
             return;
+        }
+        if reminder.is_due() {
+            console::say(&format!("  waiting for an IPv6 address on {link}"));
         }
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -3,7 +3,7 @@
 
 use crate::base::lock::lock;
 use crate::formats::pieces::{Pieces, hex};
-use crate::machine::memory;
+use crate::machine::memfd;
 use crate::source::cache::Supply;
 use crate::source::disk::Disk;
 use crate::source::fault::SourceError;
@@ -265,7 +265,7 @@ struct InMemory {
 
 impl InMemory {
     fn new(count: u64) -> io::Result<Self> {
-        Ok(Self { file: memory::file("image")?, here: Mutex::new(vec![false; count as usize]) })
+        Ok(Self { file: memfd::file("image")?, here: Mutex::new(vec![false; count as usize]) })
     }
 
     fn has(&self, number: u64) -> bool {

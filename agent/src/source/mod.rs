@@ -26,7 +26,8 @@ use crate::formats::receipt::Report;
 use crate::formats::recipe::Recipe;
 use crate::formats::url::Url;
 use crate::formats::{index, trust, version};
-use crate::machine::memory::{self, Memory};
+use crate::machine::memfd;
+use crate::machine::meminfo::Memory;
 use crate::source::cache::Cached;
 use crate::source::disk::Disk;
 use crate::source::fault::SourceError;
@@ -272,7 +273,7 @@ fn read_whole(whole: &http::Whole) -> Result<File, SourceError> {
     ));
     let mut tries = 0;
     loop {
-        let mut file = memory::file("image").map_err(SourceError::Memory)?;
+        let mut file = memfd::file("image").map_err(SourceError::Memory)?;
         match whole.read(&mut file) {
             Ok(()) => {
                 let name = format!("{} (read whole into memory)", whole.url());
