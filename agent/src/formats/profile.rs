@@ -79,15 +79,16 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Piece `number` is read.
-    pub fn note(&mut self, number: u64) {
+    /// Piece `number` is read. Returns whether that is the first time.
+    pub fn note(&mut self, number: u64) -> bool {
         if !self.seen.insert(number) {
-            return;
+            return false;
         }
         match self.runs.last_mut() {
             Some(run) if run.end == number => run.end += 1,
             _ => self.runs.push(number..number + 1),
         }
+        true
     }
 
     /// Whether piece `number` was read.

@@ -1,9 +1,10 @@
 //! An image as one read-only file, served over `/dev/fuse` (kernel: `Documentation/filesystems/fuse.rst`).
 //!
 //! Reads never fail while the source is patient. The file never changes, so the kernel may cache
-//! names, attributes and contents as long as it likes. Its own read-ahead is off: what is worth
-//! fetching ahead is known better behind the source.
+//! names, attributes and contents as long as it likes. It reads ahead one block at most: the source knows
+//! better what is worth fetching, but a reader of the file should not cost a request for every page.
 
+use crate::formats::pieces::BLOCK;
 use crate::source::Source;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -110,8 +111,7 @@ impl Filesystem for OneFile {
         // that lack either are only slower.
         let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         let _ = config.set_max_background(BACKGROUND);
-        // Less than a page: none.
-        let _ = config.set_max_readahead(1);
+        let _ = config.set_max_readahead(BLOCK as u32);
         Ok(())
     }
 

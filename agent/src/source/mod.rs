@@ -16,6 +16,7 @@ pub mod http;
 pub mod images;
 pub mod keep;
 pub mod mirrors;
+mod schedule;
 pub mod tls;
 pub mod wire;
 
@@ -27,7 +28,7 @@ use crate::formats::recipe::Recipe;
 use crate::formats::url::Url;
 use crate::formats::{index, trust, version};
 use crate::machine::memory::{self, Memory};
-use crate::source::cache::Cached;
+use crate::source::cache::Cache;
 use crate::source::disk::Disk;
 use crate::source::fault::SourceError;
 use crate::source::file::File;
@@ -84,7 +85,7 @@ const WHOLE_TRIES: usize = 3;
 #[derive(Clone)]
 pub struct Image {
     source: Arc<dyn Source>,
-    cached: Option<Arc<Cached<Kept>>>,
+    cached: Option<Arc<Cache<Kept>>>,
     wire: Arc<Wire>,
     recipe: Recipe,
     ca: Option<Vec<u8>>,
@@ -135,8 +136,8 @@ impl Image {
         let memory = Memory::now().map_err(SourceError::Memory)?.total / 16;
         let cache = memory.clamp(LEAST_CACHE, LARGEST_CACHE);
         let kept = keep(mirrors, access, localise);
-        let cached = Arc::new(Cached::new(kept, cache, profile).map_err(SourceError::Memory)?);
-        Ok(Self { source: Arc::<Cached<_>>::clone(&cached), cached: Some(cached), wire, recipe, ca })
+        let cached = Arc::new(Cache::new(kept, cache, profile).map_err(SourceError::Memory)?);
+        Ok(Self { source: Arc::<Cache<_>>::clone(&cached), cached: Some(cached), wire, recipe, ca })
     }
 
     /// Where the bytes come from.
