@@ -1,10 +1,9 @@
 //! An image as one read-only file, served over `/dev/fuse` (kernel: `Documentation/filesystems/fuse.rst`).
 //!
 //! Reads never fail while the source is patient. The file never changes, so the kernel may cache
-//! names, attributes and contents as long as it likes. It reads ahead one block at most: the source knows
-//! better what is worth fetching, but a reader of the file should not cost a request for every page.
+//! names, attributes and contents as long as it likes. The source knows better than the kernel what is
+//! worth fetching ahead.
 
-use crate::formats::pieces::BLOCK;
 use crate::source::Source;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -23,6 +22,10 @@ const WORKERS: usize = 8;
 
 /// Requests the kernel may have under way.
 const BACKGROUND: u16 = 64;
+
+/// Bytes that the kernel reads ahead: enough that a stream does not cost a request for every page, so few
+/// that it seldom reaches into a block that the reader does not want.
+const READ_AHEAD: u32 = 16 * 1024;
 
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -111,7 +114,7 @@ impl Filesystem for OneFile {
         // that lack either are only slower.
         let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         let _ = config.set_max_background(BACKGROUND);
-        let _ = config.set_max_readahead(BLOCK as u32);
+        let _ = config.set_max_readahead(READ_AHEAD);
         Ok(())
     }
 
