@@ -112,7 +112,7 @@ fn boot(arguments: &mut String, ledger: &mut Ledger) -> Result<Infallible, Failu
     }
     console::say(&format!("  leaving for {}; the screen may stay dark for a moment", plan.title));
     drop(medium);
-    images.iter().for_each(Image::settle);
+    images.iter().for_each(Image::flush);
     for link in Link::all() {
         let _ = link.down();
     }

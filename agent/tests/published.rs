@@ -169,6 +169,20 @@ fn an_index_over_https_is_vouched_for_by_its_site_unless_it_leads_elsewhere() {
     let to = plain.url("/x.iso.idx");
     server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(to.clone())));
     assert_eq!(of(&over_https), "unverified: nobody vouches for its index");
+    // One hop in the clear is enough to be led astray, wherever the chain ends.
+    let (hop, end) = (plain.url("/hop"), server.url("/end.idx"));
+    fs::copy(dir.path().join("x.iso.idx"), dir.path().join("end.idx")).expect("copying the index");
+    let identity = authority.identity(&["127.0.0.1"], Years::NOW).expect("making a certificate");
+    let last = Server::builder().tree(dir.path()).expect("the site").tls(identity).start().expect("a server");
+    let end = end.replace(&server.url(""), &last.url(""));
+    server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(hop.clone())));
+    plain.misbehave(move |_, path| path.ends_with("hop").then(|| Fault::Redirect(end.clone())));
+    assert_eq!(of(&over_https), "unverified: nobody vouches for its index");
+    assert!(!last.log().is_empty(), "the chain was followed to its end");
+    // A chain that is https all the way is as good as its first address.
+    let end = last.url("/end.idx");
+    server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(end.clone())));
+    assert!(of(&over_https).starts_with("verified against the site 127.0.0.1"));
 }
 
 #[test]
@@ -270,6 +284,44 @@ fn mirrors_of_an_image_without_an_index_have_to_be_alike_in_length() {
     let opened = is_right(&wanted(&[right.url("/x.iso"), shorter.url("/x.iso")]));
     let wrong = opened.reports().into_iter().find_map(|report| report.wrong).expect("one is wrong");
     assert!(wrong.contains("5999999 bytes") && wrong.contains("6000000"), "{wrong}");
+}
+
+/// Without an index, a second server is used only where its version proves that it has the same image:
+/// pieces of two releases of one length are never mixed, not even where the first server dies.
+#[test]
+fn images_of_one_length_are_not_mixed() {
+    let (dir, other) = (site(), site());
+    let mut newer = image();
+    newer.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(other.path().join("x.iso"), newer).expect("writing another release");
+    let (first, second) = (serve(dir.path()), serve(other.path()));
+    second.misbehave(|_, _| Some(Fault::OtherEtag("\"second\"".into())));
+    first.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(30))));
+
+    let both = wanted(&[first.url("/x.iso"), second.url("/x.iso")]);
+    let opened = is_right(&both);
+    let wrong = opened.reports().into_iter().find_map(|report| report.wrong).expect("one is not used");
+    assert!(wrong.contains("nothing proves") && wrong.contains("second"), "{wrong}");
+
+    let opened = open(&both, common::SHORT).expect("opening it");
+    first.set_down(true);
+    let sent = second.bytes_sent();
+    opened.source().read_at(5_000_000, &mut [0; 100]).expect_err("it was read elsewhere");
+    assert!(second.bytes_sent() - sent < 5000, "pieces of another image were fetched");
+}
+
+/// Spaces in the names of files do not make a place disappear.
+#[test]
+fn a_name_with_a_space_is_a_place() {
+    let dir = site();
+    fs::rename(dir.path().join("x.iso"), dir.path().join("my x.iso")).expect("renaming the image");
+    ctl(dir.path(), &["index", "my x.iso", "--out", "x.idx"]);
+    let server = Server::builder()
+        .file("/my%20x.iso", Content::File(dir.path().join("my x.iso")))
+        .file("/x.idx", Content::File(dir.path().join("x.idx")))
+        .start()
+        .expect("a server");
+    is_right(&wanted(&[server.url("/x.idx")]));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A person at a desk prefers an error to a hanging program.
@@ -46,7 +45,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
 
     let image = Image::open_ahead(&request.image, &request.access, PATIENCE)
         .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
-    let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
+    let mount = FuseMount::mount(image.source(), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());
     say(&format!(
@@ -68,7 +67,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let unmounted = dir.to_owned();
     std::thread::spawn(move || end_when_told(&stop, device, &unmounted));
     mount.wait().context("serving the image")?;
-    image.settle();
+    image.flush();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
         std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
     }

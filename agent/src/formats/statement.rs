@@ -12,9 +12,8 @@
 use crate::config::Config;
 use crate::formats::bank::Bank;
 use crate::formats::eventlog::{Event, IPL};
-use crate::formats::index::Place;
 use crate::formats::pieces::hex;
-use crate::formats::recipe::Recipe;
+use crate::formats::recipe::{MirrorRecord, Recipe};
 use sha2::{Digest, Sha256};
 
 /// What was asked for and decided.
@@ -200,8 +199,10 @@ impl Evidence for Config {
 /// What is known of an image before it is read.
 pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
     let version = match (&recipe.index, recipe.mirrors.first()) {
-        (Some((_, index)), _) => Statement::bytes(What::Index, "", Sum::of(index)),
-        (None, Some((_, Some(version)))) => Statement::words(What::Version, version.to_string()),
+        (Some(index), _) => Statement::bytes(What::Index, "", Sum::of(&index.bytes)),
+        (None, Some(MirrorRecord { version: Some(version), .. })) => {
+            Statement::words(What::Version, version.to_string())
+        }
         (None, _) => Statement::words(What::Version, format!("{} bytes", recipe.length)),
     };
     vec![Statement::words(What::Image, identity(recipe)), version]
@@ -223,16 +224,15 @@ pub fn of_ledger(unaccounted: Option<&str>) -> Statement {
 
 /// Which image, and who vouches for it.
 fn identity(recipe: &Recipe) -> String {
-    let places = recipe.mirrors.iter().map(|(place, _)| match place {
-        Place::File(url) => url.clone(),
-        Place::Store { url, .. } => url.clone(),
-    });
+    let places = recipe.mirrors.iter().map(|record| record.place.address().as_str());
     format!("{}, {}", places.collect::<Vec<_>>().join(" "), recipe.trust)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::index::Place;
+    use crate::formats::recipe::IndexFile;
     use crate::formats::trust::Trust;
     use crate::formats::version::Version;
 
@@ -271,7 +271,10 @@ mod tests {
         let version = Version { length: 5, etag: Some("\"e\"".into()), modified: None };
         let mut recipe = Recipe {
             length: 5,
-            mirrors: vec![(Place::File("http://h/x.iso".into()), Some(version))],
+            mirrors: vec![MirrorRecord {
+                place: Place::File("http://h/x.iso".parse().unwrap()),
+                version: Some(version),
+            }],
             wrong: Vec::new(),
             index: None,
             trust: Trust::Unverified,
@@ -283,7 +286,8 @@ mod tests {
             lines(&recipe),
             ["inetboot image: http://h/x.iso, unverified", "inetboot version: 5 bytes, ETag \"e\""]
         );
-        recipe.index = Some(("http://h/x.idx".into(), b"abc"[..].into()));
+        let url = "http://h/x.idx".parse().unwrap();
+        recipe.index = Some(IndexFile { url, bytes: b"abc"[..].into() });
         recipe.trust = Trust::Pinned;
         assert_eq!(lines(&recipe)[0], "inetboot image: http://h/x.iso, verified, pinned");
         assert!(lines(&recipe)[1].starts_with("inetboot index: 3 bytes, sha256:ba7816bf"));

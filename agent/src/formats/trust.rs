@@ -1,7 +1,8 @@
-//! Who vouches for an image: nobody, the site its index came from, a pin, a signature. Pure; the
-//! words here are what the screen, the receipt and the measured event say.
+//! The guarantee that an image is genuine: none, the site its index came from, a pin, a signature. The
+//! words here are those of the screen, the receipt and the measured event.
 
 use crate::formats::pieces::{Algorithm, hex, unhex};
+use crate::formats::url::Url;
 use minisign_verify::{PublicKey, Signature};
 use std::fmt;
 use std::str::FromStr;
@@ -54,7 +55,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the user demands of an image's index. Nothing demanded: any index will do, and none.
+/// The user's demands on an image's index. Without any, every index will do, and none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// `inetboot.pin=`
@@ -112,27 +113,29 @@ impl TrustError {
     }
 }
 
-/// What can be said about an image's being genuine.
+/// How far an image is known to be genuine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// There is no index.
     Unverified,
-    /// There is one, from anybody: damage is found, deceit is not.
+    /// The index came in the clear: damage is found, deceit is not.
     Unvouched,
-    /// It came over HTTPS.
+    /// The index came over HTTPS from this host.
     Site(String),
-    /// It is the one that was demanded.
+    /// The index has the digest that was demanded.
     Pinned,
-    /// It is signed by the key that was demanded.
+    /// The index is signed by this key, which was demanded.
     Signed(String),
 }
 
 impl Trust {
-    /// What may be said of `index`, which came from `url`. The signature, where one is demanded,
-    /// is what was found at [`signature_url`].
+    /// The trust in `index`, which came from `url`; `over_https` where every address on the way to it was
+    /// https, which is the only case in which the site vouches for it. `signature` is the file at
+    /// [`signature_url`], where one is demanded.
     pub fn of(
         index: &[u8],
-        url: &str,
+        url: &Url,
+        over_https: bool,
         demand: &Demand,
         signature: Option<&[u8]>,
     ) -> Result<Self, TrustError> {
@@ -144,7 +147,7 @@ impl Trust {
         }
         if let Some(key) = &demand.key {
             let Some(signature) = signature else {
-                return Err(TrustError::Unsigned { url: signature_url(url) });
+                return Err(TrustError::Unsigned { url: signature_url(url.as_str()) });
             };
             let bad = |why: String| TrustError::Signature { key: key.clone(), why };
             let text = str::from_utf8(signature).map_err(|_| bad("it is no text".into()))?;
@@ -155,10 +158,8 @@ impl Trust {
         if demand.pin.is_some() {
             return Ok(Self::Pinned);
         }
-        match url.strip_prefix("https://").and_then(|rest| rest.split('/').next()) {
-            Some(host) => Ok(Self::Site(host.to_owned())),
-            None => Ok(Self::Unvouched),
-        }
+        let site = url.as_str().split('/').nth(2).filter(|_| over_https && url.is_https());
+        Ok(site.map_or(Self::Unvouched, |host| Self::Site(host.to_owned())))
     }
 
     /// The trust that [`fmt::Display`] wrote, for the second life.
@@ -186,7 +187,7 @@ impl fmt::Display for Trust {
     }
 }
 
-/// Where the signature of the index at `url` lies.
+/// The address, or the path, of the signature of the index at `url`.
 pub fn signature_url(url: &str) -> String {
     format!("{url}.minisig")
 }
@@ -209,8 +210,9 @@ mod tests {
     #[test]
     fn a_pin_is_the_digest_of_the_index() {
         let demand = Demand { pin: Some(Pin::of(b"index")), key: None };
-        assert_eq!(Trust::of(b"index", "http://h/x", &demand, None), Ok(Trust::Pinned));
-        let error = Trust::of(b"other", "https://h/x", &demand, None).unwrap_err().to_string();
+        let of = |index: &[u8]| Trust::of(index, &"https://h/x".parse().unwrap(), true, &demand, None);
+        assert_eq!(of(b"index"), Ok(Trust::Pinned));
+        let error = of(b"other").unwrap_err().to_string();
         assert!(error.contains(&Pin::of(b"index").to_string()), "{error}");
         assert!("sha256:00".parse::<Pin>().is_err() && "md5:00".parse::<Pin>().is_err());
         assert_eq!(Pin::of(b"x").to_string().parse(), Ok(Pin::of(b"x")));
@@ -221,7 +223,8 @@ mod tests {
         let (pair, key) = pair();
         let demand = Demand { pin: None, key: Some(key.clone()) };
         let signature = sign(&pair, b"index");
-        let of = |index: &[u8], signature: Option<&[u8]>| Trust::of(index, "http://h/x", &demand, signature);
+        let url = "http://h/x".parse().unwrap();
+        let of = |index: &[u8], signature: Option<&[u8]>| Trust::of(index, &url, false, &demand, signature);
         assert_eq!(of(b"index", Some(&signature)), Ok(Trust::Signed(key.to_string())));
         assert!(matches!(of(b"other", Some(&signature)), Err(TrustError::Signature { .. })));
         assert!(matches!(of(b"index", Some(b"nonsense")), Err(TrustError::Signature { .. })));
@@ -232,9 +235,15 @@ mod tests {
 
     #[test]
     fn without_a_demand_the_way_it_came_is_said() {
-        let of = |url| Trust::of(b"index", url, &Demand::default(), None).unwrap();
-        assert_eq!(of("https://mirror.example/x").to_string(), "verified against the site mirror.example");
-        assert_eq!(of("http://h/x"), Trust::Unvouched);
+        let of = |url: &str, over_https| {
+            Trust::of(b"index", &url.parse().unwrap(), over_https, &Demand::default(), None).unwrap()
+        };
+        assert_eq!(
+            of("https://mirror.example/x", true).to_string(),
+            "verified against the site mirror.example"
+        );
+        assert_eq!(of("https://h/x", false), Trust::Unvouched);
+        assert_eq!(of("http://h/x", true), Trust::Unvouched);
     }
 
     #[test]

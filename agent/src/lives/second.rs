@@ -276,7 +276,7 @@ pub fn server() -> Result<Infallible, Failure> {
     // The file is served by threads of its own, and the device is there, until these are dropped:
     // for ever.
     let _serving = journal.step(Step::Medium, || {
-        let (file, device) = medium::attach(image.source(), Path::new("/")).map_err(ServeError::Medium)?;
+        let (file, device) = medium::attach(&image.source(), Path::new("/")).map_err(ServeError::Medium)?;
         if device.path() != DEVICE {
             return Err(ServeError::Device { got: device.path().to_owned() });
         }

@@ -93,7 +93,7 @@ pub fn prepare(arguments: &str, ledger: &mut Ledger, patience: Patience) -> Resu
     let first = second::cost(&images, &journal);
     let premount = fs::read_to_string(handoff::PREMOUNT_PATH).ok();
     let told = Handoff { premount, first, ..second::handoff(&config, &network, leased, image) };
-    image.settle();
+    image.flush();
     leave(&told, ledger).map_err(|error| Failure::at(Step::Config, error))?;
     // The server opens the TPM next, and there may be room for one at a time.
     std::mem::take(ledger);
@@ -115,7 +115,7 @@ fn leave(told: &Handoff, ledger: &Ledger) -> Result<(), AloneError> {
     let text = told.encode();
     let log = ledger.log().map(|log| log.encode());
     let files = [
-        (handoff::INDEX_PATH, index.as_ref().map(|(_, index)| &index[..])),
+        (handoff::INDEX_PATH, index.as_ref().map(|index| &index.bytes[..])),
         (handoff::PROFILE_PATH, profile.as_ref().map(String::as_bytes)),
         (handoff::EVENTLOG_PATH, log),
         (handoff::PATH, Some(text.as_bytes())),

@@ -176,7 +176,7 @@ impl Luggage<'_> {
     /// The files that are always there or have contents of their own: path, mode, contents.
     fn files(&self) -> impl Iterator<Item = (&'static str, u32, &[u8])> {
         let Recipe { index, profile, .. } = self.recipe;
-        let index = index.as_ref().map(|(_, index)| &index[..]);
+        let index = index.as_ref().map(|index| &index.bytes[..]);
         let files = [
             (AGENT, 0o755, Some(self.agent)),
             (handoff::CA_PATH, 0o644, self.ca),

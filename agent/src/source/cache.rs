@@ -7,12 +7,11 @@
 //! a reader goes on with its piece while the rest of the same answer is still arriving.
 
 use crate::base::lock::lock;
-use crate::formats::pieces::Pieces;
 use crate::formats::profile::Profile;
 use crate::source::Source;
 use crate::source::fault::SourceError;
-use crate::source::mirrors::Deliver;
 use crate::source::schedule::{Schedule, Task};
+use crate::source::supply::Supply;
 use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -21,18 +20,6 @@ use std::{fmt, io};
 
 /// Requests under way at the same time.
 const WORKERS: usize = 8;
-
-/// A provider of pieces.
-pub trait Supply: fmt::Display + Send + Sync + 'static {
-    /// The image's pieces.
-    fn pieces(&self) -> &Pieces;
-
-    /// Pieces `run` to `deliver`, in any order, checked where they can be, each as soon as it is here.
-    fn fetch(&self, run: Range<u64>, deliver: Deliver<'_>) -> Result<(), SourceError>;
-
-    /// Why nothing comes.
-    fn trouble(&self) -> Option<String>;
-}
 
 /// A supply read through a bounded cache.
 #[derive(Debug)]
@@ -98,6 +85,8 @@ impl<S: Supply> Drop for Cache<S> {
     fn drop(&mut self) {
         lock(&self.shared.state).closed = true;
         self.shared.work.notify_all();
+        // Workers may be in the middle of a request for a while, and refer to the supply until then.
+        self.shared.supply.close();
     }
 }
 
@@ -212,7 +201,8 @@ impl<S: Supply> Source for Cache<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::pieces::{Algorithm, BLOCK};
+    use crate::formats::pieces::{Algorithm, BLOCK, Pieces};
+    use crate::source::mirrors::Deliver;
     use crate::source::schedule::{BACKGROUND, REQUEST};
     use proptest::prelude::*;
     use std::time::Duration;
@@ -264,6 +254,8 @@ mod tests {
         fn trouble(&self) -> Option<String> {
             None
         }
+
+        fn close(&self) {}
     }
 
     fn fetched_pieces(cache: &Cache<Pattern>) -> Vec<u64> {

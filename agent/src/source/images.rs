@@ -3,8 +3,8 @@
 
 use crate::config::{Access, Boot, Wanted};
 use crate::formats::url::Url;
-use crate::source::Image;
-use crate::source::fault::{Fault, SourceError};
+use crate::source::fault::{Fault, Refusal, SourceError};
+use crate::source::image::Image;
 use crate::source::mirrors::Patience;
 use crate::source::wire::Traffic;
 use ureq::http::StatusCode;
@@ -69,7 +69,10 @@ fn one_of(
 ) -> Result<Image, SourceError> {
     for url in names.iter().filter_map(|name| dir.join(name)) {
         match open(&url) {
-            Err(SourceError::Request { fault: Fault::Status(StatusCode::NOT_FOUND), .. }) => {}
+            Err(SourceError::Request {
+                fault: Fault::Refusal(Refusal::Status(StatusCode::NOT_FOUND)),
+                ..
+            }) => {}
             opened => return opened,
         }
     }

@@ -49,9 +49,9 @@ pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
     Ok(Index { pieces, places: stores(url), profile: None })
 }
 
-/// casync's index does not say where its store is. It is called `default.castr` beside the index,
-/// or as the index is: `debian.caibx` and `debian.castr`.
-fn stores(url: &str) -> Vec<Place> {
+/// casync's index does not name its store. That is called `default.castr` beside the index, or like the
+/// index: `debian.caibx` and `debian.castr`.
+fn stores(url: &str) -> Vec<Place<String>> {
     let name = url.split(['?', '#']).next().unwrap_or(url).rsplit('/').next().unwrap_or_default();
     let own = name.strip_suffix(".caibx").map(|name| format!("{name}.castr/"));
     let store = |url: String| Place::Store { url, form: Form::Casync };

@@ -5,7 +5,7 @@ use crate::formats::pieces::{Algorithm, Pieces};
 
 const FIRST_LINE: &str = "inetboot-index 1";
 
-/// Longer headers are not written by anybody.
+/// The longest header that is read, in bytes; real ones have a few lines.
 const HEADER: usize = 64 * 1024;
 
 pub fn is(bytes: &[u8]) -> bool {
