@@ -1,4 +1,4 @@
-//! What is kept of an image: on a disk for the next boot, or whole, so that the network may go.
+//! Stores of pieces: on a disk for the next boot, or of the whole image, so that the network may go.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests stop the test
 
 mod common;

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Four times what the cache may hold.
 const LENGTH: u64 = 256 << 20;
 
-/// What the cache, the answers under way and this program may take.
+/// Bytes that the cache, the answers under way and this program may take.
 const BOUND: u64 = 160 << 20;
 
 /// Every eight bytes tell their place.
@@ -42,6 +42,7 @@ fn memory_stays_within_its_bound_whatever_the_mirrors_do() {
         let index = Content::File(dir.path().join("x.iso.idx"));
         server.file("/x.iso.idx", index).start().expect("a server")
     };
+
     let (bad, slow) = (serve(), serve());
     bad.misbehave(|number, path| match number.wrapping_mul(0x9E37_79B9) >> 7 & 7 {
         // It is the fast one, and is found out later.
@@ -56,10 +57,12 @@ fn memory_stays_within_its_bound_whatever_the_mirrors_do() {
         _ => None,
     });
     slow.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(40))));
+
     let wanted = Wanted {
         index: Some(slow.url("/x.iso.idx").parse().expect("a URL")),
         ..wanted(&[bad.url("/x.iso"), slow.url("/x.iso")])
     };
+
     let before = peak();
     let opened = Image::open(&wanted, &Access::default(), LONG).expect("opening it");
     let mut buffer = vec![0; 1 << 20];

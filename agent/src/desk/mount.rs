@@ -17,21 +17,18 @@ use std::time::Duration;
 /// A person at a desk prefers an error to a hanging program.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// How the names of indexes end.
+/// The endings of the names of indexes.
 const INDEXES: [&str; 4] = [".idx", ".torrent", ".meta4", ".caibx"];
 
-/// What to mount where.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The image.
     pub image: Wanted,
     /// An existing, empty directory.
     pub dir: PathBuf,
-    /// How to reach the server.
     pub access: Access,
-    /// Where the profile goes.
+    /// The file to write the profile to.
     pub record: Option<PathBuf>,
-    /// Whether to make a block device of it too.
+    /// Make a block device of it too.
     pub device: bool,
 }
 
@@ -76,7 +73,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the image is called where only its index is named.
+/// The name of the file: that of the image, or of its index without the ending.
 fn file_name(image: &Wanted) -> &str {
     let name = image.urls.first().map_or("image", Url::file_name);
     INDEXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
@@ -90,7 +87,7 @@ fn stop_signals() -> SigSet {
     stop
 }
 
-/// Unmounting is what ends the session, whoever does it.
+/// End the session by unmounting it, once a signal says so.
 fn end_when_told(stop: &SigSet, device: Option<LoopDevice>, dir: &Path) {
     let told = stop.wait().is_ok();
     // It holds the file open.

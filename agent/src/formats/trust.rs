@@ -7,7 +7,7 @@ use minisign_verify::{PublicKey, Signature};
 use std::fmt;
 use std::str::FromStr;
 
-/// `sha256:HEX`: what the digest of an index has to be.
+/// `sha256:HEX`: the digest that an index has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin(Vec<u8>);
 
@@ -72,31 +72,15 @@ impl Demand {
     }
 }
 
-/// Why an index does not meet a demand.
+/// The reason why an index does not meet a demand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    /// Another digest.
     #[error("its digest is {is}, and inetboot.pin= demands {pin}")]
-    Pin {
-        /// What was demanded.
-        pin: Pin,
-        /// What it is.
-        is: Pin,
-    },
-    /// No signature.
+    Pin { pin: Pin, is: Pin },
     #[error("inetboot.key= demands a signature, and {url} cannot be had")]
-    Unsigned {
-        /// Where it was looked for.
-        url: String,
-    },
-    /// A signature that is none, or of somebody else.
+    Unsigned { url: String },
     #[error("its signature is not good for inetboot.key={key}: {why}")]
-    Signature {
-        /// Whose it should be.
-        key: Key,
-        /// What is wrong with it.
-        why: String,
-    },
+    Signature { key: Key, why: String },
 }
 
 impl TrustError {
@@ -113,7 +97,7 @@ impl TrustError {
     }
 }
 
-/// How far an image is known to be genuine.
+/// The guarantee that an image is genuine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// There is no index.
@@ -145,6 +129,7 @@ impl Trust {
                 return Err(TrustError::Pin { pin: pin.clone(), is });
             }
         }
+
         if let Some(key) = &demand.key {
             let Some(signature) = signature else {
                 return Err(TrustError::Unsigned { url: signature_url(url.as_str()) });
@@ -155,6 +140,7 @@ impl Trust {
             key.key.verify(index, &signature, false).map_err(|error| bad(error.to_string()))?;
             return Ok(Self::Signed(key.text.clone()));
         }
+
         if demand.pin.is_some() {
             return Ok(Self::Pinned);
         }
@@ -179,7 +165,7 @@ impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unverified => f.write_str("unverified"),
-            Self::Unvouched => f.write_str("unverified: nobody vouches for its index"),
+            Self::Unvouched => f.write_str("unverified: its index came without HTTPS, pin or signature"),
             Self::Site(host) => write!(f, "{SITE}{host}"),
             Self::Pinned => f.write_str("verified, pinned"),
             Self::Signed(key) => write!(f, "{SIGNED}{key}"),

@@ -29,7 +29,7 @@ impl Version {
         self.etag.as_deref().filter(|tag| !tag.starts_with("W/"))
     }
 
-    /// Whether `other`, of the same server, may be the same file. Servers leave out what they do not know.
+    /// True where `other`, of the same server, may be the same file. Servers leave out what they do not know.
     pub fn agrees(&self, other: &Self) -> bool {
         fn same(a: Option<&String>, b: Option<&String>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -39,7 +39,7 @@ impl Version {
             && same(self.modified.as_ref(), other.modified.as_ref())
     }
 
-    /// Whether `other`, of another server, proves that both have the same file: equal strong entity tags,
+    /// True where `other`, of another server, proves that both have the same file: equal strong entity tags,
     /// or, where one of them has none, the same second of modification. Tags of different programs differ
     /// for the same file; such servers are no proof of each other.
     pub fn is_proof_of(&self, other: &Self) -> bool {

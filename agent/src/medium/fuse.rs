@@ -56,12 +56,11 @@ impl FuseMount {
         Ok(Self { session: Some(session), path: dir.join(name) })
     }
 
-    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Serve until somebody else unmounts it.
+    /// Serve until it is unmounted.
     pub fn wait(mut self) -> io::Result<()> {
         self.session.take().map_or(Ok(()), BackgroundSession::join)
     }

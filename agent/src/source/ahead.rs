@@ -1,10 +1,11 @@
-//! What will be read next, guessed from what is read now. Pure.
+//! Guesses at the pieces that will be read next.
 //!
-//! A reader that goes on where it stopped is a stream; once it has gone on for a while, more and
-//! more is fetched ahead of it. And what lies around a piece in a new place is likely to be read
-//! soon: what is behind it, and where it had to be fetched the rest of its group, comes along, for
-//! the price of its bytes but without a round trip. Rules and numbers are those that did best on a
-//! recorded boot (`benches/debian-boot.trace`) within 1.3 times the bytes of the blocks it touches.
+//! A reader that goes on where it stopped is a stream: the longer it goes on, the more is fetched ahead
+//! of it. Pieces around a piece in a new place are likely to be read soon. Those behind it come along, and
+//! where it had to be fetched so does the rest of its group; that costs bytes, and no round trip. Readers
+//! that jump about make such guesses worthless, so they stop where few of them come true. Rules and numbers
+//! are those that did best on a recorded boot (`benches/debian-boot.trace`) within 1.3 times the bytes of
+//! the blocks it touches.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -12,7 +13,7 @@ use std::ops::Range;
 /// Streams that are followed at the same time.
 const STREAMS: usize = 16;
 
-/// Bytes of a group: what lies between two multiples of this.
+/// Bytes of a group: the pieces between two multiples of this.
 const GROUP: u64 = 512 * 1024;
 
 /// Bytes behind a piece in a new place.
@@ -49,14 +50,14 @@ pub struct Streams {
 struct Stream {
     /// The piece it will read next.
     next: u64,
-    /// How many pieces it has read one after the other.
+    /// Pieces it has read one after the other.
     steps: u64,
     /// The end of what was asked for.
     reach: u64,
     used: u64,
 }
 
-/// Why a piece is fetched that no reader has asked for.
+/// The reason to fetch a piece that no reader has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A stream will come to it.
@@ -135,15 +136,17 @@ impl Streams {
         self.passed.is_multiple_of(PROBE)
     }
 
-    /// What to have ahead of the stream that comes to piece `number`, where it is one.
+    /// The pieces to have ahead of the stream that comes to piece `number`; `None` where it is no stream.
     fn follow(&mut self, number: u64, most: u64) -> Option<Range<u64>> {
         self.clock += 1;
         let clock = self.clock;
+
         // The same piece again, in smaller reads: nothing new.
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.next == number + 1) {
             stream.used = clock;
             return None;
         }
+
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.next == number) {
             (stream.next, stream.used, stream.steps) = (number + 1, clock, stream.steps + 1);
             // Half as far as it has come: that is what is wasted where it ends.
@@ -158,6 +161,8 @@ impl Streams {
             }
             return Some(start..stream.reach.max(start));
         }
+
+        // A new stream takes the place of the one that has been still for longest.
         if self.streams.len() >= STREAMS {
             let oldest = self.streams.iter().enumerate().min_by_key(|(_, stream)| stream.used);
             if let Some((oldest, _)) = oldest {

@@ -43,12 +43,12 @@ struct State {
     closed: bool,
 }
 
-/// How to hand pieces to a reader that waits.
+/// The way to hand pieces to a reader that waits.
 type Reader = Sender<(u64, Result<Arc<[u8]>, SourceError>)>;
 
 impl State {
-    /// Whether to wake a worker. Each that takes a task asks again, so that no more are woken than
-    /// there are tasks.
+    /// True where a sleeping worker has a task. Each worker that takes one asks again, so that no more
+    /// are woken than there are tasks.
     fn wants_worker(&self) -> bool {
         self.idle > 0 && self.schedule.has_work()
     }
@@ -111,7 +111,7 @@ impl<S: Supply> Shared<S> {
             // A supply that ends without the piece lets the reader go.
             let none = |_| SourceError::Memory(io::ErrorKind::UnexpectedEof.into());
             let (number, bytes) = arrivals.recv().map_err(none)?;
-            use_piece(number, &*bytes?);
+            use_piece(number, &bytes?);
         }
         Ok(())
     }

@@ -23,13 +23,13 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a disk may take to show up: some spin up first.
+/// Time for a disk to show up: some spin up first.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long looking at all disks may take: one may be dying.
+/// Time to look at all disks: one may be dying.
 const FOUND_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long a disk may stay claimed that an earlier attempt has used.
+/// Time for a disk that an earlier attempt has used to be let go.
 const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes at either end of a disk where partition tables and file systems have their marks.
@@ -37,7 +37,7 @@ const ENDS: u64 = 1 << 20;
 
 const SYS_CLASS_BLOCK: &str = "/sys/class/block";
 
-/// Names of block devices that are no disks: looking there would wait for ourselves, or for a motor.
+/// Names of block devices that are no disks: reading one could wait for this program, or for a motor.
 const NO_DISKS: [&str; 5] = ["loop", "ram", "zram", "fd", "sr"];
 
 /// A disk with a cache on it.
@@ -52,7 +52,7 @@ pub struct Disk {
     failed: AtomicBool,
 }
 
-/// Why there is no cache.
+/// The reason why there is no cache.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// No disk has that name or label.
@@ -111,7 +111,7 @@ impl Disk {
         let file = claimed.open(&path).map_err(named)?;
         let superblock = superblock(&file).map_err(named)?;
         let superblock = superblock.ok_or_else(|| DiskError::Unformatted(path.clone()))?;
-        // Where the end lies is asked of the file: a device's metadata has no length.
+        // Reading the last byte shows the length: a device's metadata has none.
         if file.read_exact_at(&mut [0], superblock.end() - 1).is_err() {
             return Err(DiskError::Shrunk(path));
         }
@@ -155,7 +155,7 @@ impl Disk {
         [0..ENDS.min(bytes), bytes.saturating_sub(ENDS)..bytes]
     }
 
-    /// How many slots are used.
+    /// The number of slots in use.
     pub fn used(&self) -> io::Result<u64> {
         let file = self.file().ok_or(io::ErrorKind::NotConnected)?;
         (0..self.superblock.buckets()).map(|number| Ok(self.page(&file, number)?.1.used() as u64)).sum()

@@ -7,13 +7,12 @@ use crate::base::failure::Explain;
 use crate::formats::index::IndexError;
 use crate::formats::trust::TrustError;
 use crate::formats::url::Url;
-use crate::formats::version::Version;
 use crate::source::cloop::CloopError;
 use crate::source::tls::{CaError, TlsFault};
 use std::io;
 use ureq::http::StatusCode;
 
-/// Why the image cannot be opened or read.
+/// The reason why the image cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A request that failed for good; `act` is what was being done to which object.
@@ -71,7 +70,7 @@ pub enum SourceError {
     Memory(#[source] io::Error),
 }
 
-/// What can go wrong with one request. The kind says what follows from it.
+/// The failure of one request, by what follows from it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The same request may succeed in a moment.
@@ -124,7 +123,7 @@ pub enum Refusal {
     NoRange,
     /// The file is not the one that was opened; `is` is as far as the answer says.
     #[error("the image on the server has changed: it was {was}, it is {is}")]
-    Changed { was: Version, is: String },
+    Changed { was: String, is: String },
     /// A file that should be small.
     #[error("it is longer than {limit} bytes")]
     Long { limit: u64 },
@@ -145,10 +144,8 @@ pub enum ImageFault {
     #[error("the image there has {got} bytes, and should have {wanted}")]
     Length { got: u64, wanted: u64 },
     /// Without an index, only an equal version proves that two servers have the same image.
-    #[error(
-        "nothing proves that the image there is the same: it is {is}, and the first address has {wanted}"
-    )]
-    Unproven { is: Version, wanted: Version },
+    #[error("nothing proves that the image there is the same: it has {is}, the first address {wanted}")]
+    Unproven { is: String, wanted: String },
 }
 
 impl Fault {
@@ -161,7 +158,7 @@ impl Fault {
         }
     }
 
-    /// Whether the same request may succeed in a moment.
+    /// True where the same request may succeed in a moment.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Wire(_))
     }

@@ -191,6 +191,7 @@ fn fetch_profile(
             base.join(url)?
         }
     };
+
     let text = client
         .small(url.as_str(), profile::LARGEST, Duration::ZERO)
         .map(|file| String::from_utf8_lossy(&file.bytes).into_owned())
@@ -226,7 +227,7 @@ impl Found {
             let opened = client.open(url)?.opened;
             let found = opened.version();
             if !version.agrees(found) {
-                let fault = Refusal::Changed { was: version.clone(), is: found.to_string() }.into();
+                let fault = Refusal::Changed { was: version.to_string(), is: found.to_string() }.into();
                 return Err(SourceError::Request { act: format!("cannot go on with {url}"), fault });
             }
             match opened {

@@ -30,12 +30,12 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 
-/// How long to pause before try number `tries` (from 0) is made again.
+/// The pause after `tries` failed tries, and one more.
 pub(super) fn pause(tries: usize) -> Duration {
     PAUSES.get(tries).copied().unwrap_or(PAUSES[PAUSES.len() - 1])
 }
 
-/// How long an address may have passing troubles when it is opened.
+/// The time for which an address may have passing faults when it is opened.
 pub(super) const OPEN_BUDGET: Duration = Duration::from_secs(20);
 
 /// Redirects before we believe in a loop.
@@ -61,6 +61,7 @@ impl Client {
                     SourceError::Proxy { proxy: proxy.to_string(), error: Box::new(error) }
                 })?),
             };
+
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("inetboot/", env!("CARGO_PKG_VERSION")))
@@ -202,7 +203,7 @@ impl Client {
     }
 }
 
-/// How a request is made.
+/// The details of a request.
 #[derive(Clone, Copy)]
 struct Options<'a> {
     /// The first and the last byte; all of the file without.
@@ -211,7 +212,7 @@ struct Options<'a> {
     if_range: Option<&'a str>,
     /// Redirects that are followed; with none the answer is the redirect itself.
     redirects: u32,
-    /// How long the server may be silent.
+    /// The time that the server may be silent.
     silence: Duration,
 }
 
@@ -225,8 +226,8 @@ impl Default for Options<'_> {
 #[derive(Debug)]
 pub struct SmallFile {
     pub bytes: Vec<u8>,
-    /// Whether every address on the way to it was https: the one that was asked, and each that a
-    /// redirect led to. A single hop in the clear could have led anywhere.
+    /// Every address on the way to it was https: the one that was asked, and each that a redirect led
+    /// to. A single hop in the clear could have led anywhere.
     pub over_https: bool,
 }
 
@@ -239,7 +240,6 @@ fn is_over_https(response: &Response<Body>) -> bool {
 #[derive(Debug)]
 pub struct Peek {
     pub opened: Opened,
-    /// Its first bytes.
     pub start: Vec<u8>,
     /// The other places that the server names.
     pub links: Links,
@@ -316,9 +316,9 @@ impl Http {
         Ok(Answer::new(response, length, place.to_owned(), &self.client))
     }
 
-    /// Whether the answer is the range that was asked for, of the file that was opened.
+    /// Refuse an answer that is not the range that was asked for, of the file that was opened.
     fn check(&self, response: &Response<Body>, (first, last): (u64, u64)) -> Result<(), Fault> {
-        let changed = |is: String| Err(Refusal::Changed { was: self.version.clone(), is }.into());
+        let changed = |is: String| Err(Refusal::Changed { was: self.version.to_string(), is }.into());
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let wrong = || WireFault::WrongRange {
@@ -388,6 +388,8 @@ impl Answer {
                 }
             }
         };
+
+        // The reader has to see the end for the connection to be used again.
         if self.got == self.wanted {
             let _ = self.reader.read(&mut [0]);
         }
@@ -427,7 +429,7 @@ impl Whole {
         }
         let found = Version::of(response.headers(), self.length());
         if !self.version.agrees(&found) {
-            let changed = Refusal::Changed { was: self.version.clone(), is: found.to_string() };
+            let changed = Refusal::Changed { was: self.version.to_string(), is: found.to_string() };
             return Err(failed(changed.into()));
         }
 

@@ -31,7 +31,6 @@ const BESIDE_WHOLE: u64 = 256 << 20;
 /// Attempts at an image that can only be read whole: a cut connection starts it over.
 const WHOLE_TRIES: usize = 3;
 
-/// An image, opened.
 #[derive(Clone)]
 pub struct Image {
     contents: Contents,
@@ -94,7 +93,6 @@ impl Image {
         Ok(Self { contents, wire, recipe, ca })
     }
 
-    /// The bytes.
     pub fn source(&self) -> Arc<dyn Source> {
         match &self.contents {
             Contents::Whole(file) => Arc::<File>::clone(file),
@@ -130,7 +128,7 @@ impl Image {
         self.recipe.mirrors.first().map_or("image", |record| record.place.address().file_name())
     }
 
-    /// How far the image is known to be genuine.
+    /// The guarantee that the image is genuine.
     pub fn trust(&self) -> &Trust {
         &self.recipe.trust
     }

@@ -27,16 +27,16 @@ use std::time::{Duration, Instant};
 /// An outage shorter than this is not worth a line.
 const SAY_AFTER: Duration = Duration::from_secs(3);
 
-/// How often a longer one is reported.
+/// The time between two reports of a longer one.
 const SAY_EVERY: Duration = Duration::from_secs(15);
 
-/// How long a place may be silent while another could be asked.
+/// The time that a place may be silent while another could be asked.
 const HURRY: Duration = Duration::from_secs(3);
 
 /// The longest rest of a place that failed again and again.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
-/// How long the others may take, once the first place has answered at the start.
+/// The time for the others, once the first place has answered at the start.
 const GRACE: Duration = Duration::from_millis(150);
 
 /// The rate that a place is credited with before it has delivered, in bytes a second; earlier places
@@ -46,7 +46,7 @@ const UNTRIED: f64 = 1e6;
 /// A packed piece may be a little longer than the piece.
 const PACKING: u64 = 64 * 1024;
 
-/// How long to go on without a byte.
+/// The time to go on without a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// Give up after this long. For the first life, which can say why and start over.
@@ -66,7 +66,6 @@ pub struct Mirrors {
     closed: AtomicBool,
 }
 
-/// One place.
 #[derive(Debug)]
 pub struct Mirror {
     place: Place,
@@ -88,13 +87,13 @@ struct State {
     /// Failures since it last delivered.
     strikes: usize,
     rests_until: Option<Instant>,
-    /// Whether its last failure may pass.
+    /// Its last failure may pass.
     passing: bool,
-    /// Why it is asked only when there is no other.
+    /// The reason to ask it only when there is no other.
     condemned: Option<String>,
 }
 
-/// How much a place is to be preferred, from the least: among equals the faster one is asked.
+/// The order of preference, the least first. Among equals the faster place is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     /// It failed. One that failed less often is preferred, so that each gets its turn.
@@ -307,7 +306,7 @@ impl Mirrors {
         for number in 0..self.list.len() {
             let (mirrors, sender) = (Arc::clone(self), sender.clone());
             let run = move || {
-                // The race may be over, and its end not wait for the answer.
+                // The race may be over: then no receiver is left for the answer.
                 let _ = sender.send(mirrors.run_race(&mirrors.list[number]));
             };
             if std::thread::Builder::new().name("race".into()).spawn(run).is_err() {
@@ -353,14 +352,14 @@ impl Mirrors {
         Ok(http)
     }
 
-    /// Whether a file of this version may be the image.
+    /// Refuse a file whose version cannot be, or is not known to be, the image's.
     fn check_version(&self, mirror: &Mirror, is: &Version) -> Result<(), Fault> {
         let wanted = self.pieces.length();
         if is.length != wanted {
             return Err(ImageFault::Length { got: is.length, wanted }.into());
         }
         if let Some(was) = &mirror.version {
-            let changed = || Refusal::Changed { was: was.clone(), is: is.to_string() };
+            let changed = || Refusal::Changed { was: was.to_string(), is: is.to_string() };
             return if was.agrees(is) { Ok(()) } else { Err(changed().into()) };
         }
         if self.pieces.are_checked() {
@@ -369,7 +368,7 @@ impl Mirrors {
         // Equal lengths prove nothing: pieces of two releases would be mixed.
         match self.list.first().and_then(|first| first.version.as_ref()) {
             Some(first) if !first.is_proof_of(is) => {
-                Err(ImageFault::Unproven { is: is.clone(), wanted: first.clone() }.into())
+                Err(ImageFault::Unproven { is: is.to_string(), wanted: first.to_string() }.into())
             }
             _ => Ok(()),
         }
@@ -426,7 +425,7 @@ impl Mirrors {
         self.list.iter().any(|mirror| is_ready(lock(&mirror.state).standing(now)))
     }
 
-    /// Whether a place other than `number` would be asked next.
+    /// True where a place other than `number` could be asked.
     fn is_another_ready(&self, number: usize) -> bool {
         let now = Instant::now();
         self.list
@@ -612,7 +611,7 @@ impl Mirrors {
         is_patient && !self.closed.load(Relaxed)
     }
 
-    /// Whether any place may deliver again by itself.
+    /// True where any place may deliver again by itself.
     fn may_pass(&self) -> bool {
         self.list.iter().any(|mirror| {
             let state = lock(&mirror.state);

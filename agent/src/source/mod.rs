@@ -34,10 +34,9 @@ use std::time::Duration;
 
 /// An immutable run of bytes.
 pub trait Source: fmt::Display + Send + Sync {
-    /// How many bytes there are.
+    /// Bytes of the image.
     fn len(&self) -> u64;
 
-    /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

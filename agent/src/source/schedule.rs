@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// need not wait long.
 pub const REQUEST: u64 = 1 << 20;
 
-/// How far ahead of a stream pieces are fetched, in bytes.
+/// Bytes that are fetched ahead of a stream, at most.
 const AHEAD: u64 = 4 << 20;
 
 /// Requests for guesses under way at the same time. The workers beyond these are free for readers.
@@ -30,7 +30,7 @@ const QUEUED: usize = 64;
 /// A guess that no reader has asked for after this time was wrong.
 const STALE: Duration = Duration::from_secs(10);
 
-/// The state of a cache. `W` is how to reach a reader that waits.
+/// The state of a cache. `W` reaches a reader that waits.
 #[derive(Debug)]
 pub struct Schedule<W> {
     /// Bytes of pieces to hold.
@@ -73,7 +73,7 @@ pub struct Task {
     pub run: Range<u64>,
     /// Tells it from a later task that fetches a piece again.
     id: u64,
-    /// Whether a reader waits for it.
+    /// A reader waits for it.
     pub is_needed: bool,
 }
 
@@ -138,7 +138,7 @@ impl<W: Clone> Schedule<W> {
             let Guess { reason, after, before } = self.streams.touch(number, missing, new, self.ahead);
             let end = after.end.min(pieces.count());
             if missing {
-                // What is likely to be read next comes by the same request, as far as that goes.
+                // Pieces that are likely to be read next come by the same request, as far as that goes.
                 let end = end.max(run.end);
                 let requested = self.request_run(number..end, run.end, reason, pieces);
                 self.guess(requested.max(run.end)..end, reason);
@@ -217,7 +217,7 @@ impl<W: Clone> Schedule<W> {
         self.guesses.push_back((run, reason));
     }
 
-    /// Whether [`Self::next`] has something to look at.
+    /// True where [`Self::next`] may find a task.
     pub fn has_work(&self) -> bool {
         let guesses = !self.guesses.is_empty() || !self.profile.is_empty();
         !self.needed.is_empty() || (guesses && self.may_guess())
@@ -266,7 +266,7 @@ impl<W: Clone> Schedule<W> {
         Task { run, id: self.tasks, is_needed }
     }
 
-    /// Whether a guess at piece `number` is worth a request. A piece that was read once is in the
+    /// True where a guess at piece `number` is worth a request. A piece that was read once is in the
     /// kernel's cache; a stream that comes here nevertheless shows that its pieces are not.
     fn is_useful(&self, number: u64, reason: Reason) -> bool {
         !self.slots.contains_key(&number) && (reason == Reason::Stream || !self.recorder.has(number))
@@ -305,6 +305,7 @@ impl<W: Clone> Schedule<W> {
             if guess.is_some() {
                 self.guessed -= pieces.size(number);
             }
+
             if told.is_none() && failed && !readers.is_empty() {
                 told = Some(readers.remove(0));
             }
@@ -481,6 +482,7 @@ mod tests {
                 }
                 return;
             }
+
             let number = rest.swap_remove(self.dice.below(rest.len() as u64) as usize);
             let bytes = vec![0; self.pieces.size(number) as usize].into();
             let handed = self.schedule.arrive(number, &bytes, self.now);
@@ -491,6 +493,7 @@ mod tests {
                     "reader {reader} was not handed {number}"
                 );
             }
+
             if !self.may_fail {
                 let requests = self.requests.remove(&number).unwrap_or(1);
                 assert!(requests == 1, "piece {number} was requested {requests} times for one wait");
@@ -507,7 +510,7 @@ mod tests {
             self.check();
         }
 
-        /// What is counted is what is there, and within its bounds.
+        /// The counters agree with the table, and are within their bounds.
         fn check(&self) {
             let schedule = &self.schedule;
             let (mut held, mut guessed, mut read, mut unread) = (0, 0, 0, 0);
@@ -531,6 +534,7 @@ mod tests {
                 };
                 guessed += if guess { size } else { 0 };
             }
+
             assert_eq!((schedule.held, schedule.guessed), (held, guessed));
             assert_eq!((schedule.read.len(), schedule.unread.len()), (read, unread));
             assert!(held <= CAPACITY, "{held} bytes are held");
@@ -561,7 +565,7 @@ mod tests {
             world.drain();
         }
 
-        /// Where requests fail, one reader hears of each failure and the others are served still.
+        /// One reader hears of each failed request, and the others are served still.
         #[test]
         fn failures_leave_no_reader_waiting(seed in any::<u64>(), readers in 1usize..12) {
             let mut world = World::new(seed, readers, None, true);
@@ -601,7 +605,7 @@ mod tests {
     /// Guesses give way after a while, and needs do not wait for them.
     #[test]
     fn wrong_guesses_give_way() {
-        let profile = Profile { count: 1001, runs: vec![0..1000] };
+        let profile = Profile { count: 1001, runs: vec![0..500, 500..1000] };
         let mut world = World::new(7, 1, Some(profile), false);
         let fill = |world: &mut World| (0..2000).for_each(|_| (world.begin(), world.go_on()).0);
         fill(&mut world);

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Bytes of pieces that may wait for a slow disk. Pieces that arrive then are not stored.
 const QUEUE: u64 = 16 << 20;
 
-/// How long the disk may take to write them at the end.
+/// Time for the disk to write them at the end.
 const FLUSH_WITHIN: Duration = Duration::from_secs(20);
 
 /// A store of the pieces of one image. It is a help: what it has lost or has wrong is fetched again, so

@@ -15,7 +15,7 @@ use std::path::Path;
 /// Seconds for one stretch of a boot under TCG on a busy machine.
 const LONG: u64 = 600;
 
-const UNVOUCHED: &str = "unverified: nobody vouches for its index";
+const UNVOUCHED: &str = "unverified: its index came without HTTPS, pin or signature";
 
 fn ctl(dir: &Path, arguments: &[&str]) -> String {
     run(dir, built("inetbootctl").to_str().expect("a path"), &[&["image"], arguments].concat())

@@ -39,6 +39,7 @@ pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
     if word(tail, 0) != Some(0) || word(tail, 32) != Some(TAIL) || items.len() % ITEM != 0 {
         return Err(damaged("its table has no end"));
     }
+
     let (mut ends, mut digests) = (Vec::new(), Vec::new());
     for item in items.chunks_exact(ITEM) {
         let (end, digest) = item.split_at(8);

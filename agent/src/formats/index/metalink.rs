@@ -29,6 +29,7 @@ pub fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
             "it is a metalink without <pieces> by sha-256 or sha-1, so that only the whole image could be checked",
         ));
     };
+
     let lacks = |what: &str| IndexError::Damaged(format!("it has no usable {what}"));
     let length = children(file, "size").find_map(|size| size.text()?.trim().parse().ok());
     let size = pieces.attribute("length").and_then(|length| length.parse().ok());

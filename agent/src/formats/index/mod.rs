@@ -89,7 +89,7 @@ impl Form {
     }
 }
 
-/// Why an index cannot be used.
+/// The reason why an index cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
     #[error("it is neither an index of InetBoot's, nor a .torrent, .meta4 or .caibx file")]
@@ -102,7 +102,7 @@ pub enum IndexError {
     Pieces(#[from] PiecesError),
 }
 
-/// Whether a file that begins like this is an index, not an image.
+/// True for the beginning of an index; false for that of an image.
 pub fn is_index(start: &[u8]) -> bool {
     ours::is(start) || torrent::is(start) || metalink::is(start) || casync::is(start)
 }

@@ -92,6 +92,7 @@ impl TreeFile<'_> {
             let one = self.root.to_vec();
             return Ok(Pieces::every(piece_length, self.length, Algorithm::Tree(leaves), one)?);
         }
+
         let layer = match layers {
             Some(Value::Dictionary(layers)) => layers.get(self.root).and_then(Value::text),
             _ => None,
@@ -99,6 +100,8 @@ impl TreeFile<'_> {
         let layer =
             layer.ok_or_else(|| IndexError::Damaged("it has no layer of pieces for its file".into()))?;
         let pieces = Pieces::every(piece_length, self.length, Algorithm::Tree(leaves), layer.to_vec())?;
+
+        // The layer is outside of the torrent's hashed part: only its root proves it.
         let nodes: Vec<[u8; 32]> = layer.as_chunks().0.to_vec();
         let (count, filler) =
             (nodes.len().next_power_of_two(), tree_root(Vec::new(), [0; 32], leaves as usize));
