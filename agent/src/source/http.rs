@@ -161,10 +161,11 @@ impl Client {
         };
         let version = Version::of(response.headers(), length);
         let place = Mutex::new(response.get_uri().to_string());
+        let home = Some(server_of(&response));
 
         let mut start = vec![0; PEEK.min(length) as usize];
         Answer::new(response, start.len() as u64, url.to_string(), self).fill(&mut start).1?;
-        let http = Http { client: self.clone(), url: url.clone(), place, version };
+        let http = Http { client: self.clone(), url: url.clone(), place, version, home };
         Ok(Peek { opened: Opened::Ranged(http), start, links })
     }
 
@@ -270,6 +271,8 @@ pub struct Http {
     /// The address that redirects led to; asked first until it lapses.
     place: Mutex<String>,
     version: Version,
+    /// The server that has shown this version; `None` where any version will do.
+    home: Option<String>,
 }
 
 impl Http {
@@ -281,6 +284,7 @@ impl Http {
     /// The same file, whichever version it is: for images whose pieces are checked anyway.
     pub fn of_any_version(mut self) -> Self {
         (self.version.etag, self.version.modified) = (None, None);
+        self.home = None;
         self
     }
 
@@ -329,7 +333,7 @@ impl Http {
                 let got = ContentRange::of(response.headers()).ok_or_else(wrong)?;
                 let total = got.total.unwrap_or(self.version.length);
                 let version = Version::of(response.headers(), total);
-                if !self.version.agrees(&version) {
+                if !self.version.agrees(&version) || !self.is_proven(response, &version) {
                     return changed(version.to_string());
                 }
                 if (got.first, got.last) == (first, last) { Ok(()) } else { Err(wrong().into()) }
@@ -348,6 +352,18 @@ impl Http {
             status => Err(Fault::status(status)),
         }
     }
+
+    /// False where a redirect has led to another server than before, and nothing proves that it has the
+    /// same file: its silence about the version is no agreement.
+    fn is_proven(&self, response: &Response<Body>, version: &Version) -> bool {
+        let is_elsewhere = |home: &String| *home != server_of(response);
+        !self.home.as_ref().is_some_and(is_elsewhere) || self.version.is_proof_of(version)
+    }
+}
+
+/// The host and the port that gave an answer.
+fn server_of(response: &Response<Body>) -> String {
+    response.get_uri().authority().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The bytes of one answer, as they arrive.
