@@ -89,6 +89,7 @@ fn version_4(contents: &[u8], in_front: bool) -> Vec<u8> {
             }
         })
         .collect();
+
     let mut head = [0; 136];
     head[..15].copy_from_slice(b"#!/bin/sh\n#V4.0");
     head[128..132].copy_from_slice(&(BLOCK as u32).to_be_bytes());
@@ -144,6 +145,7 @@ fn damage_is_named() {
     let mut huge = good.clone();
     huge[128] = 0xff;
     assert!(refusal(&huge).contains("bytes"));
+
     let reading = |bytes: &[u8]| {
         let mut all = vec![0; 10 * BLOCK];
         inetboot::base::failure::chain(&open(bytes).unwrap().read_at(0, &mut all).unwrap_err())

@@ -11,7 +11,8 @@ use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,11 +95,12 @@ fn delays_5xx_cuts_hang_ups_and_wrong_ranges_are_survived() {
 fn what_arrived_before_a_cut_is_not_fetched_again() {
     let server = server();
     let opened = open(&server, LONG).unwrap();
-    server.misbehave(|number, _| (number == 0).then_some(Fault::Cut));
+    // Guesses are requested at the same time, and may be the first.
+    server.misbehave(|number, _| (number < 4).then_some(Fault::Cut));
     let mut buffer = vec![0; 3 << 18];
     opened.source().read_at(0, &mut buffer).unwrap();
     assert_eq!(buffer[..], image()[..3 << 18]);
-    // Cut in the middle of the second of three pieces. Somebody may read ahead meanwhile.
+    // Cut in the middle of the six pieces.
     let ranges: Vec<String> = server.log().into_iter().filter_map(|request| request.range).collect();
     assert!(ranges.contains(&"bytes=393216-786431".to_owned()), "{ranges:?}");
     assert_eq!(ranges.iter().filter(|range| *range == "bytes=0-786431").count(), 1, "{ranges:?}");
@@ -174,6 +176,51 @@ fn a_redirect_that_lapses_is_asked_for_again() {
     target.misbehave(|number, _| (number == 0).then_some(Fault::Status(403)));
     opened.source().read_at(0, &mut [0; 100]).unwrap();
     assert_eq!(front.log().len(), 3);
+}
+
+/// A server that serves ranges of `bytes` and says nothing about their version.
+fn silent_server(bytes: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x.iso", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            let range = lines.take_while(|line| !line.is_empty()).find_map(|line| {
+                let line = line.to_lowercase();
+                let (first, last) = line.strip_prefix("range: bytes=")?.split_once('-')?;
+                Some((first.parse::<usize>().ok()?, last.parse::<usize>().ok()?))
+            });
+            let (first, last) = range.unwrap();
+            let (length, total) = (last + 1 - first, bytes.len());
+            let head = format!(
+                "HTTP/1.1 206 x\r\nContent-Range: bytes {first}-{last}/{total}\r\nContent-Length: {length}\r\n\
+                 Connection: close\r\n\r\n"
+            );
+            // The client may have gone.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[first..=last]));
+        }
+    });
+    url
+}
+
+/// A redirect that leads to another server later on has to lead to the same image: a server that does
+/// not say which version it has proves nothing.
+#[test]
+fn a_redirect_to_another_image_is_refused() {
+    let target = server();
+    let to = target.url("/x.iso");
+    let front = Server::builder().start().unwrap();
+    front.misbehave(move |_, _| Some(Fault::Redirect(to.clone())));
+    let opened = open_url(&front.url("/latest"), &Access::default(), SHORT).unwrap();
+    opened.source().read_at(0, &mut [0; 100]).unwrap();
+
+    let other = silent_server(vec![7; LENGTH]);
+    target.misbehave(|_, _| Some(Fault::Status(403)));
+    front.misbehave(move |_, _| Some(Fault::Redirect(other.clone())));
+    let mut buffer = [0; 100];
+    let outcome = opened.source().read_at(2_000_000, &mut buffer);
+    let said = sentence(&outcome.expect_err("it was read from another image"));
+    assert!(said.contains("has changed"), "{said}");
 }
 
 #[test]

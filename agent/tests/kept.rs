@@ -1,4 +1,4 @@
-//! What is kept of an image: on a disk for the next boot, or whole, so that the network may go.
+//! Stores of pieces: on a disk for the next boot, or of the whole image, so that the network may go.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests stop the test
 
 mod common;
@@ -10,7 +10,7 @@ use qemu_tests::run;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn cache(dir: &Path, arguments: &[&str]) -> String {
     run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["cache"], arguments].concat())
@@ -29,7 +29,7 @@ fn disk(dir: &Path, bytes: u64) -> Access {
 fn read(wanted: &Wanted, access: &Access) -> Image {
     let opened = Image::open(wanted, access, LONG).expect("opening it");
     assert!(common::read(&opened).expect("reading it") == image(), "wrong bytes");
-    opened.settle();
+    opened.flush();
     // The server counts an answer once it has sent it, a moment after we have it.
     std::thread::sleep(Duration::from_millis(300));
     opened
@@ -113,6 +113,30 @@ fn a_disk_that_is_none_of_ours_is_left_alone() {
         std::process::Command::new(ctl).args(["cache", "format"]).arg(dir.path().join("disk")).output();
     let refused = String::from_utf8_lossy(&refused.expect("running it").stderr).into_owned();
     assert!(refused.contains("is not empty") && refused.contains("--force"), "{refused}");
+}
+
+/// The next attempt to boot claims the disk, whatever the last one was waiting for.
+#[test]
+fn a_closed_image_lets_the_disk_go() {
+    let dir = site();
+    let server = serve(dir.path());
+    let access = disk(dir.path(), 100 << 20);
+    let opened = Image::open(&wanted(&[server.url("/x.iso")]), &access, LONG).expect("opening it");
+    // The rest of the request that has this piece takes half a minute.
+    server.misbehave(|_, _| Some(qemu_tests::web::Fault::Stall(Duration::from_secs(30))));
+    opened.source().read_at(0, &mut [0; 10]).expect("reading it");
+    drop(opened);
+
+    let path = dir.path().join("disk");
+    let is_open = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("our files").flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|file| file == path)
+    };
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while is_open() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!is_open(), "the disk is claimed still");
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn bounded_memory() {
         let index = Content::File(dir.path().join("x.iso.idx"));
         server.file("/x.iso.idx", index).start().expect("a server")
     };
+
     let (bad, slow) = (serve(), serve());
     bad.misbehave(|number, path| match number.wrapping_mul(0x9E37_79B9) >> 7 & 7 {
         // It is right at first, so that it counts as the fast one.

@@ -1,4 +1,4 @@
-//! Images that somebody vouches for: published by our own tool and by the world's, fetched from
+//! Images with an index: published by our own tool and by the world's, fetched from
 //! mirrors of which one lies and one dies. No wrong byte is ever given.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // helpers of tests stop the test
 
@@ -26,7 +26,7 @@ fn a_store_is_fetched_piece_by_piece_and_packed() {
         ctl(dir.path(), &["check", "x.iso.idx", "store"]);
         let server = serve(dir.path());
         let opened = is_right(&wanted(&[server.url("/x.iso.idx")]));
-        assert_eq!(opened.trust().to_string(), "unverified: nobody vouches for its index");
+        assert_eq!(opened.trust().to_string(), "unverified: its index came without HTTPS, pin or signature");
         assert!(server.bytes_sent() < LENGTH as u64 * 9 / 10, "it is packed");
     }
 }
@@ -74,7 +74,7 @@ fn the_indexes_of_the_world_are_read_as_their_tools_write_them() {
     let indexes = serve(dir.path());
     for index in ["/x.torrent", "/x.v2.torrent", "/x.hybrid.torrent", "/x.meta4", "/x.caibx"] {
         let opened = is_right(&wanted(&[indexes.url(index)]));
-        assert!(opened.trust().to_string().starts_with("unverified: nobody vouches"), "{index}");
+        assert!(opened.trust().to_string().starts_with("unverified: its index came"), "{index}");
         assert!(ctl(dir.path(), &["info", &index[1..]]).contains("inetboot.pin=sha256:"));
     }
     assert!(one.bytes_sent() + two.bytes_sent() > 0, "the web seeds were asked");
@@ -91,22 +91,26 @@ fn a_server_that_links_to_a_metalink_is_believed_as_far_as_the_metalink_is() {
     };
     let plain = server(link);
     let opened = is_right(&wanted(&[plain.url("/x.iso")]));
-    assert_eq!(opened.trust().to_string(), "unverified: nobody vouches for its index");
+    assert_eq!(opened.trust().to_string(), "unverified: its index came without HTTPS, pin or signature");
     assert!(mirror.bytes_sent() + plain.bytes_sent() > LENGTH as u64);
+
     // Said where it redirects to a mirror, and demanded by a pin.
     let to = mirror.url("/x.iso");
     plain.misbehave(move |_, path| path.ends_with(".iso").then(|| Fault::Redirect(to.clone())));
     let pin = value(&ctl(dir.path(), &["info", "x.meta4"]), "inetboot.pin=").parse().ok();
     let pinned = Wanted { demand: Demand { pin, key: None }, ..wanted(&[plain.url("/x.iso")]) };
     assert_eq!(is_right(&pinned).trust().to_string(), "verified, pinned");
+
     // One that is not there is passed over.
     let gone = server("<gone.meta4>; rel=describedby; type=\"application/metalink4+xml\"");
     assert_eq!(is_right(&wanted(&[gone.url("/x.iso")])).trust().to_string(), "unverified");
+
     // Other places that have it are asked where an index tells whether they do, and only there.
     let duplicate = format!("<{}>; rel=duplicate", mirror.url("/x.iso"));
     assert_eq!(is_right(&wanted(&[server(&duplicate).url("/x.iso")])).reports().len(), 1);
     let both = server(&format!("{link}, {duplicate}"));
     assert_eq!(is_right(&wanted(&[both.url("/x.iso")])).reports().len(), 2);
+
     // A link that came in the clear vouches for nothing, wherever it leads.
     let authority = Authority::new().expect("making an authority");
     let identity = authority.identity(&["127.0.0.1"], Years::NOW).expect("making a certificate");
@@ -117,7 +121,7 @@ fn a_server_that_links_to_a_metalink_is_believed_as_far_as_the_metalink_is() {
     let access = Access { ca: Some(ca), ..Access::default() };
     let clear = server(&link.replace("x.meta4", &secure.url("/x.meta4")));
     let opened = Image::open(&wanted(&[clear.url("/x.iso")]), &access, LONG).expect("opening it");
-    assert_eq!(opened.trust().to_string(), "unverified: nobody vouches for its index");
+    assert_eq!(opened.trust().to_string(), "unverified: its index came without HTTPS, pin or signature");
 }
 
 /// `inetboot.pin=` or `inetboot.key=` as the tool prints it.
@@ -139,6 +143,7 @@ fn a_pin_or_a_signature_decides() {
     };
     assert_eq!(is_right(&demand(&pin, &None)).trust().to_string(), "verified, pinned");
     assert!(refusal(&demand(&None, &key)).contains("demands a signature"));
+
     ctl(dir.path(), &["sign", "x.iso.idx", "--secret", "secret.key"]);
     let server = serve(dir.path());
     let signed = |key: &Option<_>, path: &str| Wanted {
@@ -162,13 +167,30 @@ fn an_index_over_https_is_vouched_for_by_its_site_unless_it_leads_elsewhere() {
     let ca = dir.path().join("ca.pem");
     fs::write(&ca, authority.pem()).expect("writing the certificate");
     let access = Access { ca: Some(ca), ..Access::default() };
+
     let of = |wanted: &Wanted| Image::open(wanted, &access, LONG).expect("opening it").trust().to_string();
     let over_https = wanted(&[server.url("/x.iso.idx")]);
     assert!(of(&over_https).starts_with("verified against the site 127.0.0.1"));
     let plain = serve(dir.path());
     let to = plain.url("/x.iso.idx");
     server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(to.clone())));
-    assert_eq!(of(&over_https), "unverified: nobody vouches for its index");
+    assert_eq!(of(&over_https), "unverified: its index came without HTTPS, pin or signature");
+
+    // One hop in the clear is enough to be led astray, wherever the chain ends.
+    let (hop, end) = (plain.url("/hop"), server.url("/end.idx"));
+    fs::copy(dir.path().join("x.iso.idx"), dir.path().join("end.idx")).expect("copying the index");
+    let identity = authority.identity(&["127.0.0.1"], Years::NOW).expect("making a certificate");
+    let last = Server::builder().tree(dir.path()).expect("the site").tls(identity).start().expect("a server");
+    let end = end.replace(&server.url(""), &last.url(""));
+    server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(hop.clone())));
+    plain.misbehave(move |_, path| path.ends_with("hop").then(|| Fault::Redirect(end.clone())));
+    assert_eq!(of(&over_https), "unverified: its index came without HTTPS, pin or signature");
+    assert!(!last.log().is_empty(), "the chain was followed to its end");
+
+    // A chain that is https all the way is as good as its first address.
+    let end = last.url("/end.idx");
+    server.misbehave(move |_, path| path.ends_with(".idx").then(|| Fault::Redirect(end.clone())));
+    assert!(of(&over_https).starts_with("verified against the site 127.0.0.1"));
 }
 
 #[test]
@@ -180,6 +202,7 @@ fn what_was_tampered_with_is_refused_before_it_is_used() {
         demand: Demand { pin: Option::clone(&pin), key: None },
         ..wanted(&[server.url("/x.iso.idx")])
     };
+
     // The index.
     let good = fs::read(dir.path().join("x.iso.idx")).expect("reading the index");
     let mut bad = good.clone();
@@ -189,6 +212,7 @@ fn what_was_tampered_with_is_refused_before_it_is_used() {
     fs::write(dir.path().join("x.iso.idx"), &good[..good.len() - 7]).expect("cutting");
     assert!(refusal(&wanted(&[serve(dir.path()).url("/x.iso.idx")])).contains("its table is cut"));
     fs::write(dir.path().join("x.iso.idx"), &good).expect("mending");
+
     // A block file: damaged, cut, swapped, a bomb, missing.
     let mut files = Vec::new();
     for dir in fs::read_dir(dir.path().join("store")).expect("the store").flatten() {
@@ -228,6 +252,7 @@ fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
         index: Some(index.url("/x.iso.idx").parse().expect("a URL")),
         ..wanted(&[lies.url("/x.iso"), dies.url("/x.iso"), slow.url("/x.iso")])
     };
+
     let opened = open(&wanted, LONG).expect("opening it");
     let expected = image();
     // It was there when the race was run, and is gone when it is needed.
@@ -237,6 +262,7 @@ fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
         opened.source().read_at(at as u64, &mut buffer).expect("reading");
         assert_eq!(buffer, expected[at..at + 1000]);
     }
+
     let reports = opened.reports();
     let of = |server: &Server| {
         let url = server.url("/x.iso");
@@ -245,6 +271,7 @@ fn a_mirror_that_lies_is_named_and_one_that_dies_is_left() {
     assert!(of(&lies).wrong.is_some_and(|why| why.contains("other bytes")), "{reports:?}");
     assert_eq!(of(&dies).wrong, None, "dead is not dishonest");
     assert!(of(&slow).bytes > 0);
+
     // The second life is told.
     let again = Image::again(opened.recipe(), &Access::default(), LONG).expect("opening it again");
     assert!(again.reports().iter().any(|report| report.wrong.is_some()));
@@ -272,6 +299,44 @@ fn mirrors_of_an_image_without_an_index_have_to_be_alike_in_length() {
     assert!(wrong.contains("5999999 bytes") && wrong.contains("6000000"), "{wrong}");
 }
 
+/// Without an index, a second server is used only where its version proves that it has the same image:
+/// pieces of two releases of one length are never mixed, not even where the first server dies.
+#[test]
+fn images_of_one_length_are_not_mixed() {
+    let (dir, other) = (site(), site());
+    let mut newer = image();
+    newer.iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(other.path().join("x.iso"), newer).expect("writing another release");
+    let (first, second) = (serve(dir.path()), serve(other.path()));
+    second.misbehave(|_, _| Some(Fault::OtherEtag("\"second\"".into())));
+    first.misbehave(|_, _| Some(Fault::Delay(Duration::from_millis(30))));
+
+    let both = wanted(&[first.url("/x.iso"), second.url("/x.iso")]);
+    let opened = is_right(&both);
+    let wrong = opened.reports().into_iter().find_map(|report| report.wrong).expect("one is not used");
+    assert!(wrong.contains("nothing proves") && wrong.contains("second"), "{wrong}");
+
+    let opened = open(&both, common::SHORT).expect("opening it");
+    first.set_down(true);
+    let sent = second.bytes_sent();
+    opened.source().read_at(5_000_000, &mut [0; 100]).expect_err("it was read elsewhere");
+    assert!(second.bytes_sent() - sent < 5000, "pieces of another image were fetched");
+}
+
+/// Spaces in the names of files do not make a place disappear.
+#[test]
+fn a_name_with_a_space_is_a_place() {
+    let dir = site();
+    fs::rename(dir.path().join("x.iso"), dir.path().join("my x.iso")).expect("renaming the image");
+    ctl(dir.path(), &["index", "my x.iso", "--out", "x.idx"]);
+    let server = Server::builder()
+        .file("/my%20x.iso", Content::File(dir.path().join("my x.iso")))
+        .file("/x.idx", Content::File(dir.path().join("x.idx")))
+        .start()
+        .expect("a server");
+    is_right(&wanted(&[server.url("/x.idx")]));
+}
+
 #[test]
 fn the_next_address_is_tried_where_the_first_has_nothing() {
     let dir = site();
@@ -296,6 +361,7 @@ fn a_profile_is_fetched_ahead_and_a_wrong_one_is_passed_over() {
         profile: WantedProfile::At(server.url(path).parse().expect("a URL")),
         ..wanted(&[server.url("/x.iso.idx")])
     };
+
     let opened = Image::open_ahead(&with("/good"), &Access::default(), LONG).expect("opening it");
     std::thread::sleep(Duration::from_millis(500));
     let before = server.bytes_sent();
@@ -386,7 +452,7 @@ fn a_profile_becomes_mksquashfs_sort_file() {
     assert!((2..6).contains(&sorted.lines().count()), "{sorted}");
     fs::write(dir.path().join("sort"), &sorted).expect("writing the sort file");
     squash(&["-sort", "sort"]);
-    // What was read in the middle now lies first.
+    // The pieces that were read in the middle now lie first.
     let again = fs::read(dir.path().join("x.iso")).expect("the ISO");
     let first =
         sorted.split([' ', '\\']).nth(2).and_then(|number| number.parse::<usize>().ok()).expect("a number");

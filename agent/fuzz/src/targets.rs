@@ -214,7 +214,9 @@ pub const TARGETS: [(&str, Target); 31] = [
             assert_eq!(pin.to_string().parse(), Ok(pin));
         }
         let key: Option<Key> = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".parse().ok();
-        let _ = Trust::of(b"index", "http://h/x", &Demand { pin: None, key }, Some(data));
+        if let Ok(url) = "http://h/x".parse() {
+            let _ = Trust::of(b"index", &url, false, &Demand { pin: None, key }, Some(data));
+        }
     }),
     ("unpack", |data| {
         let Some((form, packed)) = data.split_first() else { return };

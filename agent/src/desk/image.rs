@@ -144,7 +144,7 @@ pub fn build(build: &Build, say: &Say) -> anyhow::Result<()> {
 
 impl Build {
     /// The place that the index names: relative, where it lies beside the index or below it.
-    fn place(&self) -> Place {
+    fn place(&self) -> Place<String> {
         let beside = self.out.parent().unwrap_or(Path::new(""));
         let relative = |path: &Path| path.strip_prefix(beside).unwrap_or(path).display().to_string();
         match self.kind.store() {

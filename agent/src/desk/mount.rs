@@ -12,7 +12,6 @@ use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Ends with an error after a minute without a server, instead of waiting for ever as a boot does.
@@ -46,7 +45,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     stop.thread_block().context("blocking signals")?;
 
     let image = Image::open_ahead(&request.image, &request.access, PATIENCE)?;
-    let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
+    let mount = FuseMount::mount(image.source(), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());
     say(&format!(
@@ -68,7 +67,7 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let unmounted = dir.to_owned();
     std::thread::spawn(move || end_when_told(&stop, device, &unmounted));
     mount.wait().context("serving the image")?;
-    image.settle();
+    image.flush();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
         files::write(path, files::PROFILE, profile.encode().as_bytes())?;
     }

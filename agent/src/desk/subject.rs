@@ -43,7 +43,7 @@ impl Subject {
             ..config.access.clone()
         };
         let image = Image::open(wanted, &access, PATIENCE)?;
-        let iso = Iso::open(image.source())?;
+        let iso = Iso::open(&image.source())?;
         let plan = distro::recognise(iso.dir(), &config.target)?;
         Ok(Self { agent, image, iso, plan })
     }

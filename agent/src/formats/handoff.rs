@@ -11,7 +11,7 @@ use crate::formats::lease::{Grant, Grant6, Lease, Lease6, Leases, Route};
 use crate::formats::mac::Mac;
 use crate::formats::pieces::{hex, unhex};
 use crate::formats::receipt::Cost;
-use crate::formats::recipe::Recipe;
+use crate::formats::recipe::{Condemned, IndexFile, MirrorRecord, Recipe};
 use crate::formats::tpm_policy::TpmPolicy;
 use crate::formats::trust::Trust;
 use crate::formats::url::Url;
@@ -138,24 +138,22 @@ impl Handoff {
 
 fn write_recipe(lines: &mut Lines, recipe: &Recipe) {
     lines.add("length", recipe.length);
-    for (place, _) in &recipe.mirrors {
-        match place {
+    for record in &recipe.mirrors {
+        match &record.place {
             Place::File(url) => lines.add("mirror", format_args!("{FILE} {url}")),
             Place::Store { url, form } => lines.add("mirror", format_args!("{} {url}", form.name())),
         }
     }
-    for (number, (_, version)) in recipe.mirrors.iter().enumerate() {
-        let Some(version) = version else { continue };
+    for (number, record) in recipe.mirrors.iter().enumerate() {
+        let Some(version) = &record.version else { continue };
         lines.add("version", number);
         version.etag.iter().for_each(|etag| lines.add("etag", format_args!("{number} {etag}")));
         version.modified.iter().for_each(|date| lines.add("modified", format_args!("{number} {date}")));
     }
-    for (url, why) in &recipe.wrong {
+    for Condemned { url, why } in &recipe.wrong {
         lines.add("wrong", format_args!("{url} {why}"));
     }
-    if let Some((url, _)) = &recipe.index {
-        lines.add("index", url);
-    }
+    lines.add_all("index", recipe.index.as_ref().map(|index| &index.url));
     lines.add("trust", &recipe.trust);
 }
 
@@ -167,7 +165,10 @@ fn read_recipe(
     let length = fields.one("length", parsed)?.ok_or(HandoffError::Lacks("length"))?;
     let index = match fields.one("index", parsed)? {
         None => None,
-        Some(url) => Some((url, index.ok_or(HandoffError::Lacks("the index itself"))?.into())),
+        Some(url) => {
+            let bytes = index.ok_or(HandoffError::Lacks("the index itself"))?.into();
+            Some(IndexFile { url, bytes })
+        }
     };
 
     let versions: Vec<usize> = fields.all("version", parsed)?;
@@ -186,10 +187,10 @@ fn read_recipe(
     let places = fields.all("mirror", place)?.into_iter().enumerate();
     Ok(Recipe {
         length,
-        mirrors: places.map(|(number, place)| (place, version(number))).collect(),
+        mirrors: places.map(|(number, place)| MirrorRecord { place, version: version(number) }).collect(),
         wrong: fields.all("wrong", |text| {
             let (url, why) = text.split_once(' ')?;
-            Some((url.to_owned(), why.to_owned()))
+            Some(Condemned { url: url.parse().ok()?, why: why.to_owned() })
         })?,
         index,
         trust: fields.one("trust", Trust::from_text)?.ok_or(HandoffError::Lacks("trust"))?,
@@ -311,7 +312,7 @@ fn numbered(text: &str) -> Option<(usize, String)> {
 /// `file http://h/x.iso`, `zstd http://h/store/`
 fn place(text: &str) -> Option<Place> {
     let (kind, url) = text.split_once(' ')?;
-    let url = url.to_owned();
+    let url = url.parse().ok()?;
     match kind {
         FILE => Some(Place::File(url)),
         form => Some(Place::Store { url, form: Form::from_name(form)? }),
@@ -404,7 +405,12 @@ fn took(text: &str) -> Option<(Step, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::url::Url;
     use proptest::prelude::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
 
     fn unverified() -> Recipe {
         let version = Version {
@@ -415,10 +421,10 @@ mod tests {
         Recipe {
             length: 176_000_000,
             mirrors: vec![
-                (Place::File("http://h/x.iso".into()), Some(version)),
-                (Place::File("http://i/x.iso".into()), None),
+                MirrorRecord { place: Place::File(url("http://h/x.iso")), version: Some(version) },
+                MirrorRecord { place: Place::File(url("http://i/x.iso")), version: None },
             ],
-            wrong: vec![("http://j/x.iso".into(), "it has other bytes".into())],
+            wrong: vec![Condemned { url: url("http://j/x.iso"), why: "it has other bytes".into() }],
             index: None,
             trust: Trust::Unverified,
             profile: None,
@@ -426,10 +432,11 @@ mod tests {
     }
 
     fn verified() -> Recipe {
-        let store = |form| (Place::Store { url: "http://h/store/".into(), form }, None);
+        let record = |place| MirrorRecord { place, version: None };
+        let store = |form| record(Place::Store { url: url("http://h/store/"), form });
         Recipe {
-            mirrors: vec![store(Form::Zstd), store(Form::Casync), (Place::File("http://h/x".into()), None)],
-            index: Some(("http://h/x.idx".into(), b"index".as_slice().into())),
+            mirrors: vec![store(Form::Zstd), store(Form::Casync), record(Place::File(url("http://h/x")))],
+            index: Some(IndexFile { url: url("http://h/x.idx"), bytes: b"index".as_slice().into() }),
             trust: Trust::Pinned,
             profile: Some("profile".into()),
             ..unverified()
@@ -437,7 +444,7 @@ mod tests {
     }
 
     fn decoded(handoff: &Handoff) -> Result<Handoff, HandoffError> {
-        let index = handoff.recipe.index.as_ref().map(|(_, bytes)| bytes.to_vec());
+        let index = handoff.recipe.index.as_ref().map(|index| index.bytes.to_vec());
         Handoff::decode(&handoff.encode(), index, handoff.recipe.profile.clone())
     }
 

@@ -1,15 +1,15 @@
 //! `Link:` headers (RFC 8288) as download servers write them (Metalink/HTTP, RFC 6249): other
-//! places that have the same file, and the metalink that describes it. Pure.
+//! places that have the same file, and the metalink that describes it.
 
-/// Longer lists of mirrors are cut: nobody asks so many.
+/// Mirrors that are read; longer lists are cut, for so many are never asked.
 const MOST: usize = 32;
 
-/// Where a mirror stands that does not say: last.
+/// The priority of a mirror without one: the last.
 const NO_PRIORITY: u32 = 999_999;
 
 const METALINK: &str = "application/metalink4+xml";
 
-/// What a server's `Link:` headers say of a file. Addresses may be relative to the file's.
+/// The `Link:` headers of a file. Addresses may be relative to the file's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     /// `rel=duplicate`: mirrors, the preferred first.
@@ -48,7 +48,7 @@ impl<'a> Link<'a> {
         self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
     }
 
-    /// Whether the value of `name`, a list of words, has `word`.
+    /// True where the value of `name`, a list of words, has `word`.
     fn has(&self, name: &str, word: &str) -> bool {
         self.value(name).is_some_and(|value| value.split(' ').any(|one| one.eq_ignore_ascii_case(word)))
     }

@@ -1,8 +1,8 @@
-//! How an image is divided into pieces, and what each of them has to be. Pure.
+//! The division of an image into pieces, and the digest of each.
 //!
-//! A piece is what is fetched, checked and kept as one: a block of our own index, a piece of a
-//! torrent or a metalink, a chunk of casync's. Without digests nothing can be checked, and a piece
-//! is only the unit of fetching.
+//! A piece is fetched, checked and stored as one: a block of our own index, a piece of a torrent or a
+//! metalink, a chunk of casync's. Without digests nothing can be checked, and a piece is only the unit of
+//! fetching.
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512_256};
@@ -14,7 +14,7 @@ pub const BLOCK: u64 = 128 * 1024;
 /// The largest piece that is read: it is held in memory until it is checked.
 pub const LARGEST: u64 = 16 << 20;
 
-/// How digests are made.
+/// The algorithm of the digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// Ours by default.
@@ -83,11 +83,10 @@ pub fn tree_root(mut nodes: Vec<[u8; 32]>, filler: [u8; 32], count: usize) -> [u
 enum Cut {
     /// All alike, but for the last.
     Every(u64),
-    /// Where each ends, in order.
+    /// The end of each, in order.
     Ends(Vec<u64>),
 }
 
-/// An image's pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pieces {
     length: u64,
@@ -95,7 +94,7 @@ pub struct Pieces {
     digests: Option<(Algorithm, Vec<u8>)>,
 }
 
-/// Why something cannot be the pieces of an image.
+/// The reason why sizes and digests cannot be the pieces of an image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PiecesError {
     /// Nothing, or more than is read at once.
@@ -103,19 +102,13 @@ pub enum PiecesError {
     Size(u64),
     /// Digests and length contradict each other.
     #[error("there are {got} bytes of digests where {wanted} are needed")]
-    Count {
-        /// What the length asks for.
-        wanted: u64,
-        /// What there is.
-        got: u64,
-    },
-    /// The image would be empty.
+    Count { wanted: u64, got: u64 },
     #[error("the image is empty")]
     Empty,
 }
 
 impl Pieces {
-    /// `length` bytes of which nothing is known.
+    /// `length` bytes without digests.
     pub fn unknown(length: u64) -> Self {
         Self { length, cut: Cut::Every(BLOCK), digests: None }
     }
@@ -160,7 +153,7 @@ impl Pieces {
         self.length
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub fn count(&self) -> u64 {
         match &self.cut {
             Cut::Every(size) => self.length.div_ceil(*size),
@@ -204,7 +197,7 @@ impl Pieces {
         }
     }
 
-    /// The size of most pieces: what is weighed against a budget of memory.
+    /// The size of most pieces, to divide a budget of memory by.
     pub fn usual_size(&self) -> u64 {
         match &self.cut {
             Cut::Every(size) => *size,
@@ -212,19 +205,19 @@ impl Pieces {
         }
     }
 
-    /// Whether pieces can be checked.
+    /// True where pieces can be checked.
     pub fn are_checked(&self) -> bool {
         self.digests.is_some()
     }
 
-    /// What the digest of piece `number` has to be.
+    /// The digest that piece `number` has to have.
     pub fn digest(&self, number: u64) -> Option<(Algorithm, &[u8])> {
         let (algorithm, digests) = self.digests.as_ref()?;
         let start = usize::try_from(number).ok()?.checked_mul(algorithm.length())?;
         Some((*algorithm, digests.get(start..start + algorithm.length())?))
     }
 
-    /// Whether `bytes` may be piece `number`: true where nothing is known of it.
+    /// True where `bytes` may be piece `number`; without digests any bytes may.
     pub fn accept(&self, number: u64, bytes: &[u8]) -> bool {
         match self.digest(number) {
             Some((algorithm, digest)) => algorithm.digest(bytes) == digest,

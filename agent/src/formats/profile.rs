@@ -1,5 +1,5 @@
 //! The order in which a boot read the pieces of its image: recorded by every second life, published
-//! beside the index, and fetched ahead of need by the next boot. Specified in `docs/formats.md`. Pure.
+//! beside the index, and fetched ahead of need by the next boot. Specified in `docs/formats.md`.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ pub struct Profile {
     pub runs: Vec<Range<u64>>,
 }
 
-/// Why a profile is passed over.
+/// The reason why a profile is passed over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
     /// It does not begin like one.
@@ -49,6 +49,7 @@ impl Profile {
         if lines.next() != Some(FIRST_LINE) {
             return Err(ProfileError::Unknown);
         }
+
         let (mut theirs, mut runs, mut sum) = (None, Vec::new(), 0_u64);
         for line in lines {
             let wrong = || ProfileError::Line(line.escape_debug().to_string());
@@ -64,6 +65,7 @@ impl Profile {
             sum = sum.saturating_add(right);
             runs.push(start..end.filter(|_| sum <= count).ok_or_else(wrong)?);
         }
+
         match theirs {
             Some(theirs) if theirs == count => Ok(Self { count, runs }),
             theirs => Err(ProfileError::Other(theirs.unwrap_or(0), count)),
@@ -79,23 +81,24 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Piece `number` is read.
-    pub fn note(&mut self, number: u64) {
+    /// Piece `number` is read. Returns whether that is the first time.
+    pub fn note(&mut self, number: u64) -> bool {
         if !self.seen.insert(number) {
-            return;
+            return false;
         }
         match self.runs.last_mut() {
             Some(run) if run.end == number => run.end += 1,
             _ => self.runs.push(number..number + 1),
         }
+        true
     }
 
-    /// Whether piece `number` was read.
+    /// True where piece `number` was read.
     pub fn has(&self, number: u64) -> bool {
         self.seen.contains(&number)
     }
 
-    /// What was read so far, of an image of `count` pieces.
+    /// The profile so far, of an image of `count` pieces.
     pub fn profile(&self, count: u64) -> Profile {
         Profile { count, runs: self.runs.clone() }
     }

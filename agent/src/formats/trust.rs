@@ -1,12 +1,13 @@
-//! Who vouches for an image: nobody, the site its index came from, a pin, a signature. Pure; the
-//! words here are what the screen, the receipt and the measured event say.
+//! The guarantee that an image is genuine: none, the site its index came from, a pin, a signature. The
+//! words here are those of the screen, the receipt and the measured event.
 
 use crate::formats::pieces::{Algorithm, hex, unhex};
+use crate::formats::url::Url;
 use minisign_verify::{PublicKey, Signature};
 use std::fmt;
 use std::str::FromStr;
 
-/// `sha256:HEX`: what the digest of an index has to be.
+/// `sha256:HEX`: the digest that an index has to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin(Vec<u8>);
 
@@ -62,7 +63,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What the user demands of an image's index. Nothing demanded: any index will do, and none.
+/// The user's demands on an image's index. Without any, every index will do, and none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// `inetboot.pin=`
@@ -79,31 +80,15 @@ impl Demand {
     }
 }
 
-/// Why an index does not meet a demand.
+/// The reason why an index does not meet a demand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    /// Another digest.
     #[error("its digest is {is}, and inetboot.pin= demands {pin}")]
-    Pin {
-        /// What was demanded.
-        pin: Pin,
-        /// What it is.
-        is: Pin,
-    },
-    /// No signature.
+    Pin { pin: Pin, is: Pin },
     #[error("inetboot.key= demands a signature, and {url} cannot be had")]
-    Unsigned {
-        /// Where it was looked for.
-        url: String,
-    },
-    /// A signature that is none, or of somebody else.
+    Unsigned { url: String },
     #[error("its signature is not good for inetboot.key={key}: {why}")]
-    Signature {
-        /// Whose it should be.
-        key: Key,
-        /// What is wrong with it.
-        why: String,
-    },
+    Signature { key: Key, why: String },
 }
 
 impl TrustError {
@@ -120,27 +105,29 @@ impl TrustError {
     }
 }
 
-/// What can be said about an image's being genuine.
+/// The guarantee that an image is genuine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// There is no index.
     Unverified,
-    /// There is one, from anybody: damage is found, deceit is not.
+    /// The index came in the clear: damage is found, deceit is not.
     Unvouched,
-    /// It came over HTTPS.
+    /// The index came over HTTPS from this host.
     Site(String),
-    /// It is the one that was demanded.
+    /// The index has the digest that was demanded.
     Pinned,
-    /// It is signed by the key that was demanded.
+    /// The index is signed by this key, which was demanded.
     Signed(String),
 }
 
 impl Trust {
-    /// What may be said of `index`, which came from `url`. The signature, where one is demanded,
-    /// is what was found at [`signature_url`].
+    /// The trust in `index`, which came from `url`; `over_https` where every address on the way to it was
+    /// https, which is the only case in which the site vouches for it. `signature` is the file at
+    /// [`signature_url`], where one is demanded.
     pub fn of(
         index: &[u8],
-        url: &str,
+        url: &Url,
+        over_https: bool,
         demand: &Demand,
         signature: Option<&[u8]>,
     ) -> Result<Self, TrustError> {
@@ -150,9 +137,10 @@ impl Trust {
                 return Err(TrustError::Pin { pin: pin.clone(), is });
             }
         }
+
         if let Some(key) = &demand.key {
             let Some(signature) = signature else {
-                return Err(TrustError::Unsigned { url: signature_url(url) });
+                return Err(TrustError::Unsigned { url: signature_url(url.as_str()) });
             };
             let bad = |why: String| TrustError::Signature { key: key.clone(), why };
             let text = str::from_utf8(signature).map_err(|_| bad("it is no text".into()))?;
@@ -160,13 +148,12 @@ impl Trust {
             key.key.verify(index, &signature, false).map_err(|error| bad(error.to_string()))?;
             return Ok(Self::Signed(key.text.clone()));
         }
+
         if demand.pin.is_some() {
             return Ok(Self::Pinned);
         }
-        match url.strip_prefix("https://").and_then(|rest| rest.split('/').next()) {
-            Some(host) => Ok(Self::Site(host.to_owned())),
-            None => Ok(Self::Unvouched),
-        }
+        let site = url.as_str().split('/').nth(2).filter(|_| over_https && url.is_https());
+        Ok(site.map_or(Self::Unvouched, |host| Self::Site(host.to_owned())))
     }
 
     /// The trust that [`fmt::Display`] wrote, for the second life.
@@ -186,7 +173,7 @@ impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unverified => f.write_str("unverified"),
-            Self::Unvouched => f.write_str("unverified: nobody vouches for its index"),
+            Self::Unvouched => f.write_str("unverified: its index came without HTTPS, pin or signature"),
             Self::Site(host) => write!(f, "{SITE}{host}"),
             Self::Pinned => f.write_str("verified, pinned"),
             Self::Signed(key) => write!(f, "{SIGNED}{key}"),
@@ -194,7 +181,7 @@ impl fmt::Display for Trust {
     }
 }
 
-/// Where the signature of the index at `url` lies.
+/// The address, or the path, of the signature of the index at `url`.
 pub fn signature_url(url: &str) -> String {
     format!("{url}.minisig")
 }
@@ -217,8 +204,9 @@ mod tests {
     #[test]
     fn a_pin_is_the_digest_of_the_index() {
         let demand = Demand { pin: Some(Pin::of(b"index")), key: None };
-        assert_eq!(Trust::of(b"index", "http://h/x", &demand, None), Ok(Trust::Pinned));
-        let error = Trust::of(b"other", "https://h/x", &demand, None).unwrap_err().to_string();
+        let of = |index: &[u8]| Trust::of(index, &"https://h/x".parse().unwrap(), true, &demand, None);
+        assert_eq!(of(b"index"), Ok(Trust::Pinned));
+        let error = of(b"other").unwrap_err().to_string();
         assert!(error.contains(&Pin::of(b"index").to_string()), "{error}");
         assert!("sha256:00".parse::<Pin>().is_err() && "md5:00".parse::<Pin>().is_err());
         assert_eq!(Pin::of(b"x").to_string().parse(), Ok(Pin::of(b"x")));
@@ -229,7 +217,8 @@ mod tests {
         let (pair, key) = pair();
         let demand = Demand { pin: None, key: Some(key.clone()) };
         let signature = sign(&pair, b"index");
-        let of = |index: &[u8], signature: Option<&[u8]>| Trust::of(index, "http://h/x", &demand, signature);
+        let url = "http://h/x".parse().unwrap();
+        let of = |index: &[u8], signature: Option<&[u8]>| Trust::of(index, &url, false, &demand, signature);
         assert_eq!(of(b"index", Some(&signature)), Ok(Trust::Signed(key.to_string())));
         assert!(matches!(of(b"other", Some(&signature)), Err(TrustError::Signature { .. })));
         assert!(matches!(of(b"index", Some(b"nonsense")), Err(TrustError::Signature { .. })));
@@ -240,9 +229,15 @@ mod tests {
 
     #[test]
     fn without_a_demand_the_way_it_came_is_said() {
-        let of = |url| Trust::of(b"index", url, &Demand::default(), None).unwrap();
-        assert_eq!(of("https://mirror.example/x").to_string(), "verified against the site mirror.example");
-        assert_eq!(of("http://h/x"), Trust::Unvouched);
+        let of = |url: &str, over_https| {
+            Trust::of(b"index", &url.parse().unwrap(), over_https, &Demand::default(), None).unwrap()
+        };
+        assert_eq!(
+            of("https://mirror.example/x", true).to_string(),
+            "verified against the site mirror.example"
+        );
+        assert_eq!(of("https://h/x", false), Trust::Unvouched);
+        assert_eq!(of("http://h/x", true), Trust::Unvouched);
     }
 
     #[test]

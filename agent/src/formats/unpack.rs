@@ -1,4 +1,4 @@
-//! A packed piece, unpacked to exactly its size: what would be longer is refused before it is. Pure.
+//! Unpacking a piece to exactly its size: unpacking stops one byte beyond it, so that a bomb does no harm.
 
 use crate::formats::index::Form;
 use std::io::Read;

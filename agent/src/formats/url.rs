@@ -13,6 +13,10 @@ impl Url {
         &self.0
     }
 
+    pub fn is_https(&self) -> bool {
+        self.0.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+    }
+
     /// The last component of the path, or `image` if that is empty.
     pub fn file_name(&self) -> &str {
         let path = self.0.split(['?', '#']).next().unwrap_or_default();
@@ -24,8 +28,10 @@ impl Url {
     }
 
     /// The address that `reference` stands for in a document at this address (RFC 3986, 5.2). Of relative
-    /// references, those are supported that indexes write: a path, absolute or not, without `..`.
+    /// references, those are supported that indexes write: a path, absolute or not, without `..`. Letters
+    /// that no address may have, such as a space in the name of a file, are encoded.
     pub fn join(&self, reference: &str) -> Option<Self> {
+        let reference = &encode(reference, |byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte));
         if reference.contains("://") {
             return reference.parse().ok();
         }
@@ -41,6 +47,25 @@ impl Url {
         let slash = if reference.starts_with('/') || base.ends_with('/') { "" } else { "/" };
         format!("{base}{slash}{reference}").parse().ok()
     }
+}
+
+/// Names of files, with slashes between them, as a path of an address (RFC 3986, 3.3).
+pub fn encode_path(path: &str) -> String {
+    encode(path, |byte| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte))
+}
+
+/// `text` with every byte that is not `allowed` written as `%20` (RFC 3986, 2.1).
+fn encode(text: &str, allowed: impl Fn(u8) -> bool) -> String {
+    use std::fmt::Write as _;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if allowed(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 impl fmt::Display for Url {
@@ -90,5 +115,16 @@ mod tests {
         let name = |text: &str| text.parse::<Url>().unwrap().file_name().to_owned();
         assert_eq!(name("http://h/a/b.iso?x=/y"), "b.iso");
         assert_eq!(name("http://h"), "image");
+    }
+
+    /// A name with a space or in another alphabet is a place, not a mistake.
+    #[test]
+    fn names_of_files_become_addresses() {
+        let base: Url = "http://h/a b.idx".replace(' ', "%20").parse().unwrap();
+        let join = |reference: &str| base.join(reference).unwrap().to_string();
+        assert_eq!(join("my image.iso"), "http://h/my%20image.iso");
+        assert_eq!(join("bücher/x.iso"), "http://h/b%C3%BCcher/x.iso");
+        assert_eq!(join("http://i/my image.iso?x=1&y=%20"), "http://i/my%20image.iso?x=1&y=%20");
+        assert_eq!(encode_path("50%/a?.iso"), "50%25/a%3F.iso");
     }
 }

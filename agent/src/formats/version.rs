@@ -1,12 +1,12 @@
-//! Which version of a file a server has: images are replaced under their name, and must not be mixed. Pure.
+//! The version of a file on a server. Images are replaced under their name, and versions must not be mixed.
 
 use std::fmt;
 use ureq::http::header::{ETAG, HeaderMap, LAST_MODIFIED};
 
-/// What identifies one version of the file on the server.
+/// The marks of one version of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
-    /// How long it is.
+    /// Bytes of the file.
     pub length: u64,
     /// Its entity tag, as sent.
     pub etag: Option<String>,
@@ -29,7 +29,7 @@ impl Version {
         self.etag.as_deref().filter(|tag| !tag.starts_with("W/"))
     }
 
-    /// Whether `other` may be the same file. Servers leave out what they do not know.
+    /// True where `other`, of the same server, may be the same file. Servers leave out what they do not know.
     pub fn agrees(&self, other: &Self) -> bool {
         fn same(a: Option<&String>, b: Option<&String>) -> bool {
             a.is_none() || b.is_none() || a == b
@@ -37,6 +37,17 @@ impl Version {
         self.length == other.length
             && same(self.etag.as_ref(), other.etag.as_ref())
             && same(self.modified.as_ref(), other.modified.as_ref())
+    }
+
+    /// True where `other`, of another server, proves that both have the same file: equal strong entity tags,
+    /// or, where one of them has none, the same second of modification. Tags of different programs differ
+    /// for the same file; such servers are no proof of each other.
+    pub fn is_proof_of(&self, other: &Self) -> bool {
+        let same = match (self.strong_etag(), other.strong_etag()) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => self.modified.is_some() && self.modified == other.modified,
+        };
+        self.length == other.length && same
     }
 }
 
@@ -67,5 +78,25 @@ mod tests {
         assert!(!version(None, Some("Monday")).agrees(&version(None, Some("Tuesday"))));
         assert!(!version(None, None).agrees(&Version { length: 6, ..Version::default() }));
         assert_eq!(version(Some("W/\"a\""), None).strong_etag(), None);
+    }
+
+    /// Silence proves nothing, and a tag outweighs a date.
+    #[test]
+    fn two_servers_have_to_prove_it() {
+        let version = |etag: &str, modified: &str| Version {
+            length: 5,
+            etag: Some(etag.to_owned()).filter(|tag| !tag.is_empty()),
+            modified: Some(modified.to_owned()).filter(|date| !date.is_empty()),
+        };
+        let proves = |one: (&str, &str), other: (&str, &str)| {
+            version(one.0, one.1).is_proof_of(&version(other.0, other.1))
+        };
+        assert!(proves(("\"a\"", ""), ("\"a\"", "Monday")));
+        assert!(proves(("\"a\"", "Monday"), ("", "Monday")));
+        assert!(proves(("W/\"a\"", "Monday"), ("W/\"b\"", "Monday")));
+        assert!(!proves(("", ""), ("", "")));
+        assert!(!proves(("\"a\"", "Monday"), ("\"b\"", "Monday")));
+        assert!(!proves(("", "Monday"), ("", "Tuesday")));
+        assert!(!proves(("W/\"a\"", ""), ("W/\"a\"", "")));
     }
 }

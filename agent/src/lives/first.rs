@@ -148,7 +148,7 @@ fn receipt(config: &Config, images: &Images, journal: &Journal, ledger: &Ledger)
 /// arriving packets into memory.
 fn leave_quietly(medium: Medium, images: &Images) {
     drop(medium);
-    images.iter().for_each(Image::settle);
+    images.iter().for_each(Image::flush);
     for link in Link::all() {
         let _ = link.down();
     }

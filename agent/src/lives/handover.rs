@@ -98,8 +98,8 @@ pub fn write_log(log: &EventLog) -> Result<(), HandoverError> {
 /// Writes `told` with its index and profile, and `log`.
 pub fn write_all(told: &Handoff, log: Option<&EventLog>) -> Result<(), HandoverError> {
     let Recipe { index, profile, .. } = &told.recipe;
-    if let Some((_, index)) = index {
-        write(handoff::INDEX_PATH, index)?;
+    if let Some(index) = index {
+        write(handoff::INDEX_PATH, &index.bytes)?;
     }
     if let Some(profile) = profile {
         write(handoff::PROFILE_PATH, profile.as_bytes())?;

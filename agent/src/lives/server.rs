@@ -93,7 +93,7 @@ pub fn serve() -> Result<Infallible, Failure> {
 
     // 4. The block device. Threads of its own serve it until both values are dropped, which is never.
     let _serving = journal.step(Step::Medium, || {
-        let (file, device) = medium::attach(image.source(), Path::new("/"))?;
+        let (file, device) = medium::attach(&image.source(), Path::new("/"))?;
         if device.path() != DEVICE {
             return Err(ServerError::Device { got: device.path().to_owned() });
         }

@@ -59,7 +59,7 @@ pub fn prepare(arguments: &[Word], ledger: &mut Ledger) -> Result<(), Failure> {
         first: handover::cost(&images, &journal),
         ..handover::draft(&config, &network, leased, image)
     };
-    images.iter().for_each(Image::settle);
+    images.iter().for_each(Image::flush);
     handover::write_all(&told, ledger.log()).map_err(|error| Failure::at(Step::Config, error))?;
     // The server opens the TPM next, and some have room for one user at a time.
     ledger.release();

@@ -7,8 +7,7 @@
 use crate::config::Config;
 use crate::formats::cmdline;
 use crate::formats::handoff::Handoff;
-use crate::formats::index::Place;
-use crate::formats::recipe::Recipe;
+use crate::formats::recipe::{MirrorRecord, Recipe};
 use crate::formats::statement::{Statement, Sum, Topic};
 use crate::machine::ledger::{Evidence, MeasureError};
 use crate::miniroot::payload::{Hypervisor, Payload};
@@ -81,8 +80,10 @@ impl Evidence for Handoff {
 /// The statements about an image before any of it is read.
 pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
     let version = match (&recipe.index, recipe.mirrors.first()) {
-        (Some((_, index)), _) => Statement::bytes(Topic::Index, "", Sum::of(index)),
-        (None, Some((_, Some(version)))) => Statement::words(Topic::Version, version.to_string()),
+        (Some(index), _) => Statement::bytes(Topic::Index, "", Sum::of(&index.bytes)),
+        (None, Some(MirrorRecord { version: Some(version), .. })) => {
+            Statement::words(Topic::Version, version.to_string())
+        }
         (None, _) => Statement::words(Topic::Version, format!("{} bytes", recipe.length)),
     };
     vec![Statement::words(Topic::Image, identity(recipe)), version]
@@ -95,16 +96,15 @@ pub fn of_serving(recipe: &Recipe) -> Statement {
 
 /// The image's addresses, and the trust in it.
 fn identity(recipe: &Recipe) -> String {
-    let places = recipe.mirrors.iter().map(|(place, _)| match place {
-        Place::File(url) => url.clone(),
-        Place::Store { url, .. } => url.clone(),
-    });
+    let places = recipe.mirrors.iter().map(|record| record.place.address().as_str());
     format!("{}, {}", places.collect::<Vec<_>>().join(" "), recipe.trust)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::index::Place;
+    use crate::formats::recipe::IndexFile;
     use crate::formats::trust::Trust;
     use crate::formats::version::Version;
 
@@ -114,7 +114,10 @@ mod tests {
         let version = Version { length: 5, etag: Some("\"e\"".into()), modified: None };
         let mut recipe = Recipe {
             length: 5,
-            mirrors: vec![(Place::File("http://h/x.iso".into()), Some(version))],
+            mirrors: vec![MirrorRecord {
+                place: Place::File("http://h/x.iso".parse().unwrap()),
+                version: Some(version),
+            }],
             wrong: Vec::new(),
             index: None,
             trust: Trust::Unverified,
@@ -126,7 +129,8 @@ mod tests {
             lines(&recipe),
             ["inetboot image: http://h/x.iso, unverified", "inetboot version: 5 bytes, ETag \"e\""]
         );
-        recipe.index = Some(("http://h/x.idx".into(), b"abc"[..].into()));
+        let url = "http://h/x.idx".parse().unwrap();
+        recipe.index = Some(IndexFile { url, bytes: b"abc"[..].into() });
         recipe.trust = Trust::Pinned;
         assert_eq!(lines(&recipe)[0], "inetboot image: http://h/x.iso, verified, pinned");
         assert!(lines(&recipe)[1].starts_with("inetboot index: 3 bytes, sha256:ba7816bf"));

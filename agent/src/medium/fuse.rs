@@ -1,8 +1,8 @@
 //! An image as one read-only file, served over `/dev/fuse` (kernel: `Documentation/filesystems/fuse.rst`).
 //!
 //! Reads never fail while the source is patient. The file never changes, so the kernel may cache
-//! names, attributes and contents as long as it likes. Its own read-ahead is off: what is worth
-//! fetching ahead is known better behind the source.
+//! names, attributes and contents as long as it likes. The source knows better than the kernel what is
+//! worth fetching ahead.
 
 use crate::source::Source;
 use fuser::{
@@ -22,6 +22,10 @@ const WORKERS: usize = 8;
 
 /// Requests the kernel may have under way.
 const BACKGROUND: u16 = 64;
+
+/// Bytes that the kernel reads ahead: enough that a stream does not cost a request for every page, so few
+/// that it seldom reaches into a block that the reader does not want.
+const READ_AHEAD: u32 = 16 * 1024;
 
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -52,12 +56,11 @@ impl FuseMount {
         Ok(Self { session: Some(session), path: dir.join(name) })
     }
 
-    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Serve until somebody else unmounts it.
+    /// Serve until it is unmounted.
     pub fn wait(mut self) -> io::Result<()> {
         self.session.take().map_or(Ok(()), BackgroundSession::join)
     }
@@ -110,8 +113,7 @@ impl Filesystem for OneFile {
         // that lack either are only slower.
         let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         let _ = config.set_max_background(BACKGROUND);
-        // Less than a page: none.
-        let _ = config.set_max_readahead(1);
+        let _ = config.set_max_readahead(READ_AHEAD);
         Ok(())
     }
 

@@ -126,27 +126,27 @@ fn mount_files(kernel: &Image, initrd: &Image) -> Result<Files, MediumError> {
         let dir = dir.join(name);
         fs::create_dir_all(&dir).map_err(MediumError::Fuse)?;
         let file = image.file_name();
-        let mount = FuseMount::mount(Arc::clone(image.source()), &dir, OsStr::new(&file));
+        let mount = FuseMount::mount(image.source(), &dir, OsStr::new(file));
         mounts.push(mount.map_err(MediumError::Fuse)?);
-        sources.push(Arc::clone(image.source()));
+        sources.push(image.source());
     }
     Ok(Files { dir, _mounts: mounts, sources })
 }
 
 fn mount_cd(image: &Image) -> Result<MountedCd, MediumError> {
     let source = image.source();
-    check_iso(&**source)?;
+    check_iso(&*source)?;
     for module in ["fuse", "loop", "isofs"] {
         drivers::load_module(module);
     }
-    let (file, device) = attach(source, Path::new(RUN))?;
+    let (file, device) = attach(&source, Path::new(RUN))?;
 
     // Kernel and initrd are read from end to end, and small reads would leave the line idle between them.
     device.set_read_ahead(4096);
     let dir = Path::new(RUN).join("cd");
     let cd = Mounted::mount(device, "iso9660", &dir, None)
         .map_err(|error| MediumError::Mount { what: "the image's ISO 9660 file system".into(), error })?;
-    Ok(MountedCd { cd, _file: file, source: Arc::clone(source) })
+    Ok(MountedCd { cd, _file: file, source })
 }
 
 /// The image as a block device: a FUSE file in `dir`/image, and a loop device on it.

@@ -30,7 +30,7 @@ impl Contents<'_> {
     /// Path, mode and contents of each file.
     fn files(&self) -> impl Iterator<Item = (&'static str, u32, &[u8])> {
         let Recipe { index, profile, .. } = self.recipe;
-        let index = index.as_ref().map(|(_, index)| &index[..]);
+        let index = index.as_ref().map(|index| &index.bytes[..]);
         let files = [
             (AGENT, 0o755, Some(self.agent)),
             (handoff::CA_PATH, 0o644, self.ca),

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 /// Bytes of the head: the script, and two numbers.
 const HEAD: u64 = 128 + 8;
 
-/// Where the version stands in it.
+/// The place of the version in the head.
 const VERSION: std::ops::Range<usize> = 11..15;
 
 /// The largest block that is believed; real ones have 64 KiB, or 128.
@@ -28,32 +28,18 @@ const LARGEST_BLOCK: u32 = 16 << 20;
 /// The lower bits of an offset of version 4.
 const OFFSET: u64 = u64::MAX >> 4;
 
-/// Why a file is no cloop image, or a block of it is lost.
+/// The reason why a file is no cloop image, or why a block of it is lost.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloopError {
     /// Neither its beginning nor its end is a head.
     #[error("it is no cloop image of version 2 or 4")]
     NoHead,
-    /// The head makes no sense.
     #[error("its head says {blocks} blocks of {size} bytes")]
-    Head {
-        /// How many blocks.
-        blocks: u32,
-        /// How long each is.
-        size: u32,
-    },
-    /// The table makes no sense.
+    Head { blocks: u32, size: u32 },
     #[error("its table says that block {0} ends before it begins, or behind the file")]
     Table(usize),
-    /// A packing that is not read.
     #[error("block {block} is packed with {packing}, which is not supported")]
-    Packing {
-        /// Which block.
-        block: usize,
-        /// With what.
-        packing: &'static str,
-    },
-    /// The block does not unpack.
+    Packing { block: usize, packing: &'static str },
     #[error("block {0} is damaged")]
     Damaged(usize),
 }
@@ -78,7 +64,7 @@ impl Head {
     }
 }
 
-/// Whether a file that begins so is a cloop image with its head in front.
+/// True for the beginning of a cloop image with its head in front.
 pub fn begins(start: &[u8]) -> bool {
     start.get(VERSION).is_some_and(|version| matches!(version, b"V2.0" | b"V4.0"))
 }
@@ -87,7 +73,7 @@ pub fn begins(start: &[u8]) -> bool {
 pub struct Cloop {
     base: Arc<dyn Source>,
     head: Head,
-    /// Where each block begins in the file and how it is packed; one more for the end.
+    /// The offset of each block in the file and its packing; one more for the end.
     table: Vec<u64>,
     /// The block that was read last: readers go on where they were.
     last: Mutex<Option<(usize, Arc<[u8]>)>>,
@@ -106,6 +92,7 @@ impl Cloop {
             base.read_at(at, &mut bytes)?;
             Ok(Head::parse(&bytes))
         };
+
         let (head, in_front) = match head_at(0)? {
             Some(head) => (head, true),
             None => (head_at(length.saturating_sub(HEAD))?.ok_or_else(|| failed(CloopError::NoHead))?, false),
@@ -115,12 +102,15 @@ impl Cloop {
         if size == 0 || size > LARGEST_BLOCK || table_bytes + HEAD > length {
             return Err(failed(CloopError::Head { blocks, size }));
         }
+
         let mut table = vec![0; table_bytes as usize];
         base.read_at(if in_front { HEAD } else { length - HEAD - table_bytes }, &mut table)?;
         let table: Vec<u64> = table
             .chunks_exact(8)
             .map(|bytes| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
             .collect();
+
+        // A reader believes the table from here on, so all of it is checked once.
         let offset = |entry: u64| if head.version == 2 { entry } else { entry & OFFSET };
         // A packed block is hardly longer than the block.
         let longest = 2 * u64::from(size) + 1024;
@@ -134,7 +124,6 @@ impl Cloop {
         }
     }
 
-    /// One block, unpacked.
     fn block(&self, number: usize) -> Result<Arc<[u8]>, SourceError> {
         if let Some((last, bytes)) = &*lock(&self.last)
             && *last == number
@@ -145,6 +134,7 @@ impl Cloop {
         let (Some(entry), Some(end)) = (self.table.get(number), self.table.get(number + 1)) else {
             return Err(failed(CloopError::Table(number)));
         };
+
         let (packing, start) =
             if self.head.version == 2 { (0, *entry) } else { (entry >> 60, entry & OFFSET) };
         let mut packed = vec![0; (end & OFFSET).saturating_sub(start) as usize];

@@ -1,10 +1,12 @@
-//! A disk that keeps pieces across boots (`inetboot.cache=`). What lies where is in [`layout`].
+//! A disk that holds pieces across boots (`inetboot.cache=`). The layout is in
+//! [`crate::formats::disk_layout`].
 //!
-//! It is a help, never a condition: only a disk that was formatted for it is touched, and claimed for
-//! as long as it is used; what it gives is compared with its digest; and once it fails it is laid
-//! aside. How long it may take to fail is for the kernel to say.
+//! It is a help, never a condition. Only a disk that was formatted for it is touched, and it is claimed
+//! for as long as it is used. Each slot is compared with its digest. Once the disk fails it is not used
+//! any more; how long it may take to fail is up to the kernel.
 
 use crate::base::console;
+use crate::base::lock::lock;
 use crate::config::WantedDisk;
 use crate::formats::disk_layout::{Entry, Id, Name, PAGE, Page, SLOT, SUPERBLOCK, Superblock};
 use crate::machine::drivers;
@@ -16,29 +18,33 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How long a disk may take to show up: some spin up first.
+/// Time for a disk to show up: some spin up first.
 const APPEARS_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long looking at all disks may take: one may be dying.
+/// Time to look at all disks: one may be dying.
 const FOUND_WITHIN: Duration = Duration::from_secs(15);
+
+/// Time for a disk that an earlier attempt has used to be let go.
+const FREE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Bytes at either end of a disk where partition tables and file systems have their marks.
 const ENDS: u64 = 1 << 20;
 
 const SYS_CLASS_BLOCK: &str = "/sys/class/block";
 
-/// What is no disk: looking there would wait for ourselves, or for a motor.
+/// Names of block devices that are no disks: reading one could wait for this program, or for a motor.
 const NO_DISKS: [&str; 5] = ["loop", "ram", "zram", "fd", "sr"];
 
 /// A disk with a cache on it.
 #[derive(Debug)]
 pub struct Disk {
-    file: File,
+    /// Open and claimed, until the disk is closed.
+    file: Mutex<Option<Arc<File>>>,
     path: PathBuf,
     superblock: Superblock,
     /// One page is changed at a time.
@@ -46,10 +52,10 @@ pub struct Disk {
     failed: AtomicBool,
 }
 
-/// Why there is no cache.
+/// The reason why there is no cache.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// Nothing there is called so.
+    /// No disk has that name or label.
     #[error("there is no disk with a cache {0}; inetbootctl cache format makes one")]
     Nowhere(WantedDisk),
     /// Something else is on it.
@@ -58,17 +64,10 @@ pub enum DiskError {
     /// Looking for it took too long.
     #[error("the disks do not answer within {} s", FOUND_WITHIN.as_secs())]
     Silent,
-    /// It was cut off since it was formatted.
     #[error("{0} is smaller than it was when it was formatted")]
     Shrunk(PathBuf),
-    /// It cannot be opened or read.
     #[error("cannot use {path} as a cache: {error}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel says.
-        error: io::Error,
-    },
+    Io { path: PathBuf, error: io::Error },
 }
 
 impl Disk {
@@ -78,12 +77,28 @@ impl Disk {
         let wanted = wanted.clone();
         let look = move || {
             let path = wait_for(&wanted).ok_or_else(|| DiskError::Nowhere(wanted.clone()));
-            // Whoever asked may have given up.
-            let _ = sender.send(path.and_then(|path| Self::open(&path)));
+            // The caller may have given up.
+            let _ = sender.send(path.and_then(|path| Self::open_when_free(&path)));
         };
         let started = std::thread::Builder::new().name("disk".into()).spawn(look);
         started.map_err(|error| DiskError::Io { path: SYS_CLASS_BLOCK.into(), error })?;
         found.recv_timeout(FOUND_WITHIN).unwrap_or(Err(DiskError::Silent))
+    }
+
+    /// Open the cache at `path`, and wait a while where it is claimed: by an attempt to boot before this
+    /// one, whose last read is still under way.
+    fn open_when_free(path: &Path) -> Result<Self, DiskError> {
+        let deadline = Instant::now() + FREE_WITHIN;
+        loop {
+            match Self::open(path) {
+                Err(DiskError::Io { error, .. })
+                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Open the cache at `path`.
@@ -91,29 +106,37 @@ impl Disk {
         let path = path.to_owned();
         let named = |error| DiskError::Io { path: path.clone(), error };
         let mut options = OpenOptions::new();
-        // Of a device exclusively: nobody is to format, mount or partition it under us.
+        // A device is claimed: no program may format, mount or partition it meanwhile.
         let claimed = options.read(true).write(true).custom_flags(OFlags::EXCL.bits() as i32);
         let file = claimed.open(&path).map_err(named)?;
         let superblock = superblock(&file).map_err(named)?;
         let superblock = superblock.ok_or_else(|| DiskError::Unformatted(path.clone()))?;
-        // Where the end lies is asked of the file: a device's metadata has no length.
+        // Reading the last byte shows the length: a device's metadata has none.
         if file.read_exact_at(&mut [0], superblock.end() - 1).is_err() {
             return Err(DiskError::Shrunk(path));
         }
-        Ok(Self { file, path, superblock, writing: Mutex::new(()), failed: AtomicBool::new(false) })
+        let (file, failed) = (Mutex::new(Some(Arc::new(file))), AtomicBool::new(false));
+        Ok(Self { file, path, superblock, writing: Mutex::new(()), failed })
     }
 
-    /// Where it is.
+    /// Let the device go. Nothing is read or written any more.
+    pub fn close(&self) {
+        *lock(&self.file) = None;
+    }
+
+    fn file(&self) -> Option<Arc<File>> {
+        lock(&self.file).clone().filter(|_| !self.failed.load(Ordering::Relaxed))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it says of itself.
     pub fn superblock(&self) -> &Superblock {
         &self.superblock
     }
 
-    /// Make a cache called `label` on `file`, whatever is there, and nothing of it is kept.
+    /// Make a cache called `label` on `file`, of `bytes` bytes. Its contents are lost.
     pub fn format(file: &File, id: Id, label: &str, bytes: u64) -> io::Result<Superblock> {
         let superblock = Superblock::new(id, label, bytes).map_err(io::Error::other)?;
         for end in Self::ends(bytes) {
@@ -127,25 +150,24 @@ impl Disk {
         Ok(superblock)
     }
 
-    /// Where on a disk of `bytes` bytes others have their marks.
+    /// The parts of a disk of `bytes` bytes where partition tables and file systems have their marks.
     pub fn ends(bytes: u64) -> [Range<u64>; 2] {
         [0..ENDS.min(bytes), bytes.saturating_sub(ENDS)..bytes]
     }
 
-    /// How many slots are used.
+    /// The number of slots in use.
     pub fn used(&self) -> io::Result<u64> {
-        (0..self.superblock.buckets()).map(|number| Ok(self.page(number)?.1.used() as u64)).sum()
+        let file = self.file().ok_or(io::ErrorKind::NotConnected)?;
+        (0..self.superblock.buckets()).map(|number| Ok(self.page(&file, number)?.1.used() as u64)).sum()
     }
 
     /// The piece called `piece`, of `size` bytes, as it was put there.
     pub fn get(&self, piece: &str, size: u64) -> Option<Vec<u8>> {
-        if self.has_failed() {
-            return None;
-        }
+        let file = self.file()?;
         let mut bytes = Vec::with_capacity(size as usize);
         for (part, length) in parts(size) {
-            let read = self.entry(&Name::of(piece, part)).and_then(|found| match found {
-                Some((page, entry)) if entry.length as u64 == length => self.slot(page, &entry),
+            let read = self.entry(&file, &Name::of(piece, part)).and_then(|found| match found {
+                Some((page, entry)) if entry.length as u64 == length => slot(&file, page, &entry),
                 _ => Ok(None),
             });
             match read {
@@ -160,57 +182,42 @@ impl Disk {
         Some(bytes)
     }
 
-    /// Keep `bytes` as the piece called `piece`.
+    /// Store `bytes` as the piece called `piece`.
     pub fn put(&self, piece: &str, bytes: &[u8]) {
-        if self.has_failed() {
-            return;
-        }
-        let _one = crate::base::lock::lock(&self.writing);
+        let Some(file) = self.file() else { return };
+        let _one = lock(&self.writing);
         for (part, contents) in (0..).zip(bytes.chunks(SLOT as usize)) {
-            if let Err(error) = self.write(&Name::of(piece, part), contents) {
+            if let Err(error) = self.write(&file, &Name::of(piece, part), contents) {
                 self.lay_aside(&error);
                 return;
             }
         }
     }
 
-    /// Wait until all that was put is on the disk.
+    /// Wait until everything that was put is on the disk.
     pub fn flush(&self) {
-        if let Err(error) = self.file.sync_data() {
+        if let Some(Err(error)) = self.file().map(|file| file.sync_data()) {
             self.lay_aside(&error);
         }
     }
 
-    fn write(&self, name: &Name, contents: &[u8]) -> io::Result<()> {
-        let (page, mut entries) = self.page(self.superblock.bucket(name))?;
+    fn write(&self, file: &File, name: &Name, contents: &[u8]) -> io::Result<()> {
+        let (page, mut entries) = self.page(file, self.superblock.bucket(name))?;
         let slot = entries.give(name, contents);
-        self.file.write_all_at(contents, Superblock::slot(page, slot))?;
-        self.file.write_all_at(entries.bytes(), page)
+        file.write_all_at(contents, Superblock::slot(page, slot))?;
+        file.write_all_at(entries.bytes(), page)
     }
 
-    fn page(&self, number: u64) -> io::Result<(u64, Page)> {
+    fn page(&self, file: &File, number: u64) -> io::Result<(u64, Page)> {
         let page = self.superblock.page(number);
         let mut bytes = vec![0; PAGE];
-        self.file.read_exact_at(&mut bytes, page)?;
+        file.read_exact_at(&mut bytes, page)?;
         Ok((page, Page::new(bytes)))
     }
 
-    fn entry(&self, name: &Name) -> io::Result<Option<(u64, Entry)>> {
-        let (page, entries) = self.page(self.superblock.bucket(name))?;
+    fn entry(&self, file: &File, name: &Name) -> io::Result<Option<(u64, Entry)>> {
+        let (page, entries) = self.page(file, self.superblock.bucket(name))?;
         Ok(entries.find(name).map(|entry| (page, entry)))
-    }
-
-    fn slot(&self, page: u64, entry: &Entry) -> io::Result<Option<Vec<u8>>> {
-        let offset = Superblock::slot(page, entry.slot);
-        let mut bytes = vec![0; entry.length];
-        self.file.read_exact_at(&mut bytes, offset)?;
-        // It will be in the kernel's cache once more, as a part of the image.
-        let _ = fadvise(&self.file, offset, NonZeroU64::new(SLOT), Advice::DontNeed);
-        Ok((*Sha256::digest(&bytes) == entry.digest).then_some(bytes))
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
     }
 
     fn lay_aside(&self, error: &io::Error) {
@@ -220,12 +227,22 @@ impl Disk {
     }
 }
 
+/// The contents of a slot, where they are right.
+fn slot(file: &File, page: u64, entry: &Entry) -> io::Result<Option<Vec<u8>>> {
+    let offset = Superblock::slot(page, entry.slot);
+    let mut bytes = vec![0; entry.length];
+    file.read_exact_at(&mut bytes, offset)?;
+    // They will be in the kernel's cache once more, as a part of the image.
+    let _ = fadvise(file, offset, NonZeroU64::new(SLOT), Advice::DontNeed);
+    Ok((*Sha256::digest(&bytes) == entry.digest).then_some(bytes))
+}
+
 /// The parts of a piece of `size` bytes, and how long each is.
 fn parts(size: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..size.div_ceil(SLOT)).map(move |part| (part, SLOT.min(size - part * SLOT)))
 }
 
-/// What is on the disk, if it is one of ours.
+/// The superblock of a disk, if it has one.
 fn superblock(file: &File) -> io::Result<Option<Superblock>> {
     let mut bytes = vec![0; PAGE];
     match file.read_exact_at(&mut bytes, SUPERBLOCK) {
@@ -235,9 +252,9 @@ fn superblock(file: &File) -> io::Result<Option<Superblock>> {
     }
 }
 
-/// Where the disk is that is wanted.
+/// The path of the disk that is wanted.
 fn find(wanted: &WantedDisk) -> Option<PathBuf> {
-    let is = |matches: &dyn Fn(&Superblock) -> bool| {
+    let first = |matches: &dyn Fn(&Superblock) -> bool| {
         let names = fs::read_dir(SYS_CLASS_BLOCK)
             .ok()?
             .flatten()
@@ -250,8 +267,8 @@ fn find(wanted: &WantedDisk) -> Option<PathBuf> {
     };
     match wanted {
         WantedDisk::File(path) | WantedDisk::Device(path) => path.exists().then(|| path.clone()),
-        WantedDisk::Label(label) => is(&|found| found.label == *label),
-        WantedDisk::Known(id) => is(&|found| found.id == *id),
+        WantedDisk::Label(label) => first(&|found| found.label == *label),
+        WantedDisk::Known(id) => first(&|found| found.id == *id),
     }
 }
 
@@ -259,7 +276,7 @@ fn find(wanted: &WantedDisk) -> Option<PathBuf> {
 fn wait_for(wanted: &WantedDisk) -> Option<PathBuf> {
     let deadline = Instant::now() + APPEARS_WITHIN;
     loop {
-        // On a desk its owner has done that.
+        // On a desk the system has done that.
         if !matches!(wanted, WantedDisk::File(_)) {
             drivers::load_disk_drivers();
         }

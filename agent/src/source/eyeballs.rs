@@ -1,6 +1,6 @@
-//! Which of a server's addresses to use (RFC 8305, "Happy Eyeballs"): where it has some of IPv4 and
-//! some of IPv6, connections to them race, each a moment behind the one before, and for a while
-//! the winner comes first. A network that is broken for one kind then costs that moment, once.
+//! The choice between a server's addresses (RFC 8305, "Happy Eyeballs"). Where it has some of IPv4 and some
+//! of IPv6, connections to them race, each a moment behind the one before, and for a while the winner is
+//! tried first. A network that is broken for one kind costs that moment, once.
 
 use crate::base::lock::lock;
 use std::collections::HashMap;
@@ -12,17 +12,17 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// How far each connection starts behind the one before ("Connection Attempt Delay").
+/// The time between the start of two connections ("Connection Attempt Delay").
 const DELAY: Duration = Duration::from_millis(250);
 
-/// How long the race may take.
+/// The longest race.
 const RACE: Duration = Duration::from_secs(4);
 
-/// How long a winner is believed, and how long that there is none.
+/// The time for which the winner of a race is believed, and the time for which a race without one is.
 const BELIEVED: Duration = Duration::from_secs(120);
 const HOPELESS: Duration = Duration::from_secs(10);
 
-/// How a race ended, and until when that is believed.
+/// The winner of a race, if any, and the end of the time for which that is believed.
 type Outcome = (Option<SocketAddr>, Instant);
 
 /// A resolver whose first address is the best one.
@@ -53,7 +53,8 @@ impl Eyeballs {
         if addresses.iter().all(SocketAddr::is_ipv4) || addresses.iter().all(SocketAddr::is_ipv6) {
             return addresses;
         }
-        // Name servers give the same addresses in turns.
+
+        // Name servers give the same addresses in changing order.
         let mut runners = addresses.clone();
         runners.sort();
         let known = lock(&self.outcomes).get(&runners).filter(|(_, until)| Instant::now() < *until).copied();
@@ -69,6 +70,7 @@ impl Eyeballs {
                 winner
             }
         };
+
         addresses.sort_by_key(|address| Some(*address) != winner);
         addresses
     }
@@ -111,7 +113,7 @@ mod tests {
     fn of_both_kinds_the_one_that_answers_comes_first() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let alive = listener.local_addr().unwrap();
-        // Documentation's addresses are nobody's.
+        // An address for documentation is in use nowhere.
         let dead: SocketAddr = format!("[2001:db8::1]:{}", alive.port()).parse().unwrap();
         let eyeballs = Eyeballs::default();
         let start = Instant::now();

@@ -1,240 +1,189 @@
-//! What goes wrong between us and the servers: one fault of one request, and the error that ends
-//! a read. A fault knows whether the same request may succeed in a moment.
+//! Failures between this machine and the servers: a [`Fault`] of one request, and the [`SourceError`]
+//! that ends a read. The type of a fault says whether the same request may succeed in a moment, and
+//! whether the server has another image.
 
 use crate::base::console;
 use crate::base::failure::Explain;
 use crate::formats::index::IndexError;
 use crate::formats::trust::TrustError;
-use crate::formats::version::Version;
+use crate::formats::url::Url;
 use crate::source::cloop::CloopError;
 use crate::source::tls::{CaError, TlsFault};
 use std::io;
 use ureq::http::StatusCode;
 
-/// Why the image cannot be opened or read.
+/// The reason why the image cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// A request that failed for good.
+    /// A request that failed for good; `act` is what was being done to which object.
     #[error("{act}")]
     Request {
-        /// What was being done to which object.
         act: String,
-        /// What went wrong.
         #[source]
         fault: Fault,
     },
-    /// The CA certificates cannot be used.
     #[error(transparent)]
     Ca(CaError),
-    /// An index that cannot be used.
     #[error("cannot use the index {url}")]
     Index {
-        /// Where it came from.
-        url: String,
-        /// Why not.
+        url: Url,
         #[source]
         error: IndexError,
     },
     /// An index that is not what was demanded.
     #[error("{url} is not trusted")]
     Trust {
-        /// Where it came from.
-        url: String,
-        /// Why not.
+        url: Url,
         #[source]
         error: Box<TrustError>,
     },
-    /// Somebody has to vouch for the image, and nobody does.
+    /// `demand` is `inetboot.pin=` or `inetboot.key=`.
     #[error("{demand} is given, but {url} is an image without an index")]
-    NoIndex {
-        /// `inetboot.pin=` or `inetboot.key=`.
-        demand: &'static str,
-        /// The image.
-        url: String,
-    },
-    /// An index that says not where the image is.
+    NoIndex { demand: &'static str, url: Url },
     #[error("the index {url} names no place that has the image")]
-    NoPlace {
-        /// The index.
-        url: String,
-    },
-    /// A directory that has not what a boot needs.
+    NoPlace { url: String },
+    /// A directory without `what`, a kernel or an initrd; `names` were tried.
     #[error("the directory {dir} has no {what}: it was looked for as {names}")]
-    NotThere {
-        /// The directory.
-        dir: String,
-        /// `kernel` or `initrd`.
-        what: &'static str,
-        /// The names that were tried.
-        names: String,
-    },
-    /// `proxy=` cannot be used.
+    NotThere { dir: String, what: &'static str, names: String },
     #[error("proxy={proxy} cannot be used: {error}")]
-    Proxy {
-        /// As it was written.
-        proxy: String,
-        /// Why not.
-        error: Box<ureq::Error>,
-    },
-    /// The image has to be read whole, and does not fit.
+    Proxy { proxy: String, error: Box<ureq::Error> },
+    /// The image has to be read whole, and does not fit; lengths in bytes.
     #[error(
         "{url} is on a server that cannot serve ranges, and its {} do not fit into the {} of free memory",
         console::size(*length), console::size(*available)
     )]
-    TooBig {
-        /// The image.
-        url: String,
-        /// Its length.
-        length: u64,
-        /// What is free.
-        available: u64,
-    },
-    /// A file of this machine cannot be read.
+    TooBig { url: Url, length: u64, available: u64 },
+    /// A file of this machine.
     #[error("cannot read {name}")]
     File {
-        /// Which.
         name: String,
-        /// Why not.
         #[source]
         error: io::Error,
     },
-    /// A cloop image cannot be read.
     #[error("cannot read the compressed image {name}")]
     Cloop {
-        /// Which.
         name: String,
-        /// Why not.
         #[source]
         error: CloopError,
     },
-    /// The copy of the image in memory cannot be used.
     #[error("cannot use the copy of the image in memory")]
     Memory(#[source] io::Error),
 }
 
-/// What can go wrong with one request.
+/// The failure of one request, by what follows from it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// No such name.
+    /// The same request may succeed in a moment.
+    #[error(transparent)]
+    Wire(#[from] WireFault),
+    /// The server will answer the same in a moment; that says nothing about its image.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// The server does not have the image that is wanted.
+    #[error(transparent)]
+    Image(#[from] ImageFault),
+}
+
+/// A fault of the line or of a server under load.
+#[derive(Debug, thiserror::Error)]
+pub enum WireFault {
     #[error("the name {host} was not found")]
-    Name {
-        /// The host.
-        host: String,
-    },
-    /// Nobody listens there.
+    Name { host: String },
     #[error("the connection was refused")]
     Refused,
-    /// The connection cannot be made, or broke.
+    /// It cannot be made, or broke.
     #[error("the connection failed")]
     Connection(#[source] io::Error),
-    /// Nothing came.
     #[error("the server fell silent")]
     Silence,
-    /// Less came than was announced.
     #[error("the connection was cut after {got} of {wanted} bytes")]
-    Cut {
-        /// What arrived.
-        got: u64,
-        /// What was asked for.
-        wanted: u64,
-    },
-    /// The server said no.
+    Cut { got: u64, wanted: u64 },
+    /// 5xx, and those of 4xx that ask for patience.
     #[error("the server said {0}")]
     Status(StatusCode),
-    /// The certificate is not good.
-    #[error(transparent)]
-    Tls(TlsFault),
-    /// Range is not honoured.
-    #[error("the server does not serve ranges")]
-    NoRange,
-    /// Another range than the one asked for.
+    /// `got` is its Content-Range.
     #[error("the server sent {got:?} where bytes {first}-{last} were asked for")]
-    WrongRange {
-        /// Its Content-Range.
-        got: String,
-        /// The first byte asked for.
-        first: u64,
-        /// The last one.
-        last: u64,
-    },
-    /// The file is not the one that was opened.
-    #[error("the image on the server has changed: it was {was}, it is {is}")]
-    Changed {
-        /// When we opened it.
-        was: Version,
-        /// Now, as far as the answer says.
-        is: String,
-    },
-    /// A redirect that has lapsed; the original address knows better.
+    WrongRange { got: String, first: u64, last: u64 },
+    /// The original address knows a better one.
     #[error("the redirect has lapsed ({0})")]
     Lapsed(StatusCode),
-    /// Other bytes than the index says.
-    #[error("piece {piece} has other bytes than the index says")]
-    Corrupt {
-        /// Which piece.
-        piece: u64,
-    },
-    /// A packed piece that cannot be unpacked.
-    #[error("piece {piece} cannot be unpacked")]
-    Packed {
-        /// Which piece.
-        piece: u64,
-    },
-    /// A file of another length than the index or the other mirrors say.
-    #[error("the image there has {got} bytes, and should have {wanted}")]
-    Length {
-        /// What the server says.
-        got: u64,
-        /// What it has to be.
-        wanted: u64,
-    },
-    /// A file that should be small.
-    #[error("it is longer than {limit} bytes")]
-    Long {
-        /// The most that is read.
-        limit: u64,
-    },
-    /// The server does not say how long the file is.
-    #[error("the server does not say how long the image is")]
-    NoLength,
-    /// The file is empty.
-    #[error("the image is empty")]
-    Empty,
     /// Anything else in the protocol.
     #[error("{0}")]
     Protocol(String),
 }
 
+/// A lasting fault of a server or of a file there.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the server said {0}")]
+    Status(StatusCode),
+    #[error(transparent)]
+    Tls(TlsFault),
+    #[error("the server does not serve ranges")]
+    NoRange,
+    /// The file is not the one that was opened; `is` is as far as the answer says.
+    #[error("the image on the server has changed: it was {was}, it is {is}")]
+    Changed { was: String, is: String },
+    /// A file that should be small.
+    #[error("it is longer than {limit} bytes")]
+    Long { limit: u64 },
+    #[error("the server does not say how long the image is")]
+    NoLength,
+    #[error("the image is empty")]
+    Empty,
+}
+
+/// A proof that a server has another image, or no proof that it has this one.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageFault {
+    #[error("piece {piece} has other bytes than the index says")]
+    Corrupt { piece: u64 },
+    #[error("piece {piece} cannot be unpacked")]
+    Packed { piece: u64 },
+    /// Another length than the index or the other mirrors say.
+    #[error("the image there has {got} bytes, and should have {wanted}")]
+    Length { got: u64, wanted: u64 },
+    /// Without an index, only an equal version proves that two servers have the same image.
+    #[error("nothing proves that the image there is the same: it has {is}, the first address {wanted}")]
+    Unproven { is: String, wanted: String },
+}
+
 impl Fault {
-    /// Whether the same request may succeed in a moment.
-    pub(super) fn is_passing(&self) -> bool {
-        match self {
-            Self::Name { .. }
-            | Self::Refused
-            | Self::Connection(_)
-            | Self::Silence
-            | Self::Cut { .. }
-            | Self::WrongRange { .. }
-            | Self::Lapsed(_)
-            | Self::Protocol(_) => true,
-            Self::Status(status) => status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429),
-            Self::Tls(_)
-            | Self::NoRange
-            | Self::Changed { .. }
-            | Self::Corrupt { .. }
-            | Self::Packed { .. }
-            | Self::Length { .. }
-            | Self::Long { .. }
-            | Self::NoLength
-            | Self::Empty => false,
+    /// The fault of an answer with this status.
+    pub(super) fn status(status: StatusCode) -> Self {
+        if status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429) {
+            WireFault::Status(status).into()
+        } else {
+            Refusal::Status(status).into()
         }
     }
 
-    /// Whether the server has proved that it has another image.
-    pub(super) fn is_proof(&self) -> bool {
-        matches!(self, Self::Corrupt { .. } | Self::Packed { .. } | Self::Length { .. })
+    /// True where the same request may succeed in a moment.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Wire(_))
     }
 
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Wire(fault) => fault.hint(),
+            Self::Refusal(refusal) => refusal.hint(),
+            Self::Image(fault) => fault.hint(),
+        }
+    }
+}
+
+const CHECK_SERVER: &str = "Check netdir= with curl -I, or use another server";
+
+fn status_hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        404 | 410 => "Check the path in netdir=: the server has no such file",
+        401 | 403 | 407 => "Make the file readable without a password, or check the path in netdir=",
+        500..=599 => "Wait for the server to recover, or use another one",
+        _ => "Check netdir= with curl -I",
+    }
+}
+
+impl WireFault {
     fn hint(&self) -> &'static str {
         match self {
             Self::Name { .. } => "Check the name in netdir=, and that the name server (nameserver=) knows it",
@@ -242,26 +191,37 @@ impl Fault {
             Self::Connection(_) | Self::Silence | Self::Cut { .. } => {
                 "Check the address in netdir=, the route to it and any firewall between (proxy= for a proxy)"
             }
-            Self::Status(status) => match status.as_u16() {
-                404 | 410 => "Check the path in netdir=: the server has no such file",
-                401 | 403 | 407 => "Make the file readable without a password, or check the path in netdir=",
-                500..=599 => "Wait for the server to recover, or use another one",
-                _ => "Check netdir= with curl -I",
-            },
+            Self::Status(status) => status_hint(*status),
+            Self::WrongRange { .. } => "Use a web server that supports Range requests, e.g. nginx",
+            Self::Lapsed(_) | Self::Protocol(_) => CHECK_SERVER,
+        }
+    }
+}
+
+impl Refusal {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Status(status) => status_hint(*status),
             Self::Tls(fault) => fault.hint(),
-            Self::NoRange | Self::WrongRange { .. } => {
-                "Use a web server that supports Range requests, e.g. nginx"
-            }
+            Self::NoRange => "Use a web server that supports Range requests, e.g. nginx",
             Self::Changed { .. } => {
                 "Put the old image back or boot again, and publish new images under new names"
             }
+            Self::Long { .. } | Self::NoLength => CHECK_SERVER,
+            Self::Empty => "Check the file on the server",
+        }
+    }
+}
+
+impl ImageFault {
+    fn hint(&self) -> &'static str {
+        match self {
             Self::Corrupt { .. } | Self::Packed { .. } | Self::Length { .. } => {
                 "Use another mirror: this one has a damaged, older or newer image, or is not honest"
             }
-            Self::Long { .. } | Self::Lapsed(_) | Self::NoLength | Self::Protocol(_) => {
-                "Check netdir= with curl -I, or use another server"
+            Self::Unproven { .. } => {
+                "Publish an index (inetbootctl image index): with it each piece is checked, from any mirror"
             }
-            Self::Empty => "Check the file on the server",
         }
     }
 }
@@ -291,32 +251,33 @@ impl Explain for SourceError {
     }
 }
 
-/// What an error of ureq's means.
+/// The fault that an error of ureq's means.
 pub(super) fn fault(error: ureq::Error, url: &str) -> Fault {
     match error {
-        ureq::Error::HostNotFound => Fault::Name { host: host(url) },
-        ureq::Error::Timeout(_) => Fault::Silence,
-        ureq::Error::Rustls(error) => Fault::Tls(TlsFault::from(&error)),
+        ureq::Error::HostNotFound => WireFault::Name { host: host(url) }.into(),
+        ureq::Error::Timeout(_) => WireFault::Silence.into(),
+        ureq::Error::Rustls(error) => Refusal::Tls(TlsFault::from(&error)).into(),
         ureq::Error::Io(error) => io_fault(error, url),
         ureq::Error::StatusCode(code) => {
-            Fault::Status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            Fault::status(StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         }
-        other => Fault::Protocol(other.to_string()),
+        other => WireFault::Protocol(other.to_string()).into(),
     }
 }
 
 fn io_fault(error: io::Error, url: &str) -> Fault {
     // rustls' errors reach us wrapped by the stream that carried the handshake.
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Fault::Tls(TlsFault::from(error));
+        return Refusal::Tls(TlsFault::from(error)).into();
     }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Fault::Refused,
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Fault::Silence,
-        // The standard library has no kind of its own for what getaddrinfo says.
-        _ if error.to_string().starts_with("failed to lookup address") => Fault::Name { host: host(url) },
-        _ => Fault::Connection(error),
-    }
+    let fault = match error.kind() {
+        io::ErrorKind::ConnectionRefused => WireFault::Refused,
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => WireFault::Silence,
+        // The standard library has no kind of its own for getaddrinfo's message.
+        _ if error.to_string().starts_with("failed to lookup address") => WireFault::Name { host: host(url) },
+        _ => WireFault::Connection(error),
+    };
+    fault.into()
 }
 
 fn host(url: &str) -> String {

@@ -1,23 +1,21 @@
-//! What a boot is made from: the image of a medium, or a kernel and its initrd, each a file on a web
-//! server.
+//! The images of a boot: that of a medium, or a kernel and its initrd, each a file on a web server.
 
 use crate::config::{Access, Boot, Wanted};
 use crate::formats::url::Url;
-use crate::source::Image;
-use crate::source::fault::{Fault, SourceError};
+use crate::source::fault::{Fault, Refusal, SourceError};
+use crate::source::image::Image;
 use crate::source::mirrors::Patience;
 use crate::source::wire::Traffic;
 use ureq::http::StatusCode;
 
-/// What a kernel is called in a directory for network boots, and what its initrd is.
+/// Names of a kernel in a directory for network boots, and of its initrd, the usual ones first.
 const KERNELS: [&str; 3] = ["linux", "vmlinuz", "bzImage"];
 const INITRDS: [&str; 4] = ["initrd.gz", "initrd.img", "initrd", "initramfs.img"];
 
 /// The images of one boot.
 pub struct Images {
-    /// The medium's; or a kernel.
+    /// The medium's, or a kernel.
     first: Image,
-    /// That kernel's initrd.
     initrd: Option<Image>,
 }
 
@@ -45,12 +43,11 @@ impl Images {
         self.initrd.as_ref()
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Image> {
         [Some(&self.first), self.initrd.as_ref()].into_iter().flatten()
     }
 
-    /// What crossed the network for them so far.
+    /// Bytes and requests that they have cost so far.
     pub fn traffic(&self) -> Traffic {
         let each = self.iter().map(Image::traffic);
         each.fold(Traffic::default(), |all, one| Traffic {
@@ -69,7 +66,10 @@ fn one_of(
 ) -> Result<Image, SourceError> {
     for url in names.iter().filter_map(|name| dir.join(name)) {
         match open(&url) {
-            Err(SourceError::Request { fault: Fault::Status(StatusCode::NOT_FOUND), .. }) => {}
+            Err(SourceError::Request {
+                fault: Fault::Refusal(Refusal::Status(StatusCode::NOT_FOUND)),
+                ..
+            }) => {}
             opened => return opened,
         }
     }

@@ -1,4 +1,4 @@
-//! HTTPS: which certificates are trusted, and why one was not, in words.
+//! HTTPS: the certificates that are trusted, and a sentence for each way in which one is not.
 
 use crate::base::console;
 use crate::config::Access;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// What a certificate lacked.
+/// The fault of a certificate or of the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
     /// Its time is over.
@@ -30,20 +30,14 @@ pub enum TlsFault {
     },
     /// It speaks for another host.
     #[error("the server's certificate is for another host: {details}")]
-    WrongHost {
-        /// Which.
-        details: String,
-    },
-    /// Nobody we trust signed it.
+    WrongHost { details: String },
     #[error("the server's certificate was signed by an authority that is not trusted here")]
     UnknownAuthority,
-    /// Anything else.
     #[error("TLS failed: {0}")]
     Other(String),
 }
 
 impl TlsFault {
-    /// The way out.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Expired { .. } => {
@@ -82,24 +76,17 @@ impl From<&rustls::Error> for TlsFault {
     }
 }
 
-/// Why a CA file cannot be used.
+/// The reason why a CA file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// It cannot be read.
     #[error("cannot read the CA certificates in {path}")]
     Unreadable {
-        /// The file.
         path: String,
-        /// Why not.
         #[source]
         error: std::io::Error,
     },
-    /// There is nothing in it.
     #[error("{path} holds no PEM certificate")]
-    Empty {
-        /// The file.
-        path: String,
-    },
+    Empty { path: String },
 }
 
 /// Certificates to trust, as PEM text; `None` for Mozilla's roots.

@@ -1,4 +1,4 @@
-//! What crossed the network: two counters that both lives put into the receipt.
+//! Counters of the bytes and requests that crossed the network; both lives put them into the receipt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,6 @@ pub struct Wire {
 pub struct Traffic {
     /// Bytes of bodies received.
     pub bytes: u64,
-    /// Requests sent.
     pub requests: u64,
 }
 
@@ -27,7 +26,7 @@ impl Wire {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What crossed so far.
+    /// The counters as they are now.
     pub fn traffic(&self) -> Traffic {
         Traffic { bytes: self.bytes.load(Ordering::Relaxed), requests: self.requests.load(Ordering::Relaxed) }
     }

@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 
 /// The screen's and the receipt's words for an index without a signature or a pin.
-const UNVOUCHED: &str = "unverified: nobody vouches for its index";
+const UNVOUCHED: &str = "unverified: its index came without HTTPS, pin or signature";
 
 /// The files that the mirror with wrong bytes serves as they are.
 const INDEXES: [&str; 5] = [".idx", ".torrent", ".meta4", ".caibx", ".minisig"];

@@ -39,6 +39,7 @@ pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
     if word(tail, 0) != Some(0) || word(tail, 32) != Some(TAIL) || items.len() % ITEM != 0 {
         return Err(damaged("its table has no end"));
     }
+
     let (mut ends, mut digests) = (Vec::new(), Vec::new());
     for item in items.chunks_exact(ITEM) {
         let (end, digest) = item.split_at(8);
@@ -49,9 +50,9 @@ pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
     Ok(Index { pieces, places: stores(url), profile: None })
 }
 
-/// casync's index does not say where its store is. It is called `default.castr` beside the index,
-/// or as the index is: `debian.caibx` and `debian.castr`.
-fn stores(url: &str) -> Vec<Place> {
+/// casync's index does not name its store. That is called `default.castr` beside the index, or like the
+/// index: `debian.caibx` and `debian.castr`.
+fn stores(url: &str) -> Vec<Place<String>> {
     let name = url.split(['?', '#']).next().unwrap_or(url).rsplit('/').next().unwrap_or_default();
     let own = name.strip_suffix(".caibx").map(|name| format!("{name}.castr/"));
     let store = |url: String| Place::Store { url, form: Form::Casync };

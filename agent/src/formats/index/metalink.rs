@@ -9,7 +9,7 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:metalink";
 /// Elements of all kinds; a piece is one.
 const MOST_NODES: u32 = 4_000_000;
 
-/// Where a mirror stands that does not say (RFC 5854, 4.2.16.1): last.
+/// The priority of a mirror without one (RFC 5854, 4.2.16.1): the last.
 const NO_PRIORITY: u32 = 999_999;
 
 pub fn is(bytes: &[u8]) -> bool {
@@ -29,6 +29,7 @@ pub fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
             "it is a metalink without <pieces> by sha-256 or sha-1, so that only the whole image could be checked",
         ));
     };
+
     let lacks = |what: &str| IndexError::Damaged(format!("it has no usable {what}"));
     let length = children(file, "size").find_map(|size| size.text()?.trim().parse().ok());
     let size = pieces.attribute("length").and_then(|length| length.parse().ok());
@@ -54,7 +55,7 @@ fn pieces_of<'a, 'input>(file: Node<'a, 'input>) -> Option<(Node<'a, 'input>, Al
     })
 }
 
-fn mirrors(file: Node<'_, '_>) -> Vec<Place> {
+fn mirrors(file: Node<'_, '_>) -> Vec<Place<String>> {
     let mut urls: Vec<(u32, &str)> = children(file, "url")
         .filter_map(|url| {
             let priority =
@@ -91,7 +92,7 @@ mod tests {
     fn mirrors_are_sorted_by_priority() {
         let urls = "<url>ftp://f/x</url><url>http://last/x</url><url priority=\"2\"> http://b/x </url><url priority=\"1\" location=\"jp\">https://a/x</url>";
         let index = metalink(&format!("<size>7</size>{}{urls}", pieces("sha-256", 32))).unwrap();
-        let places: Vec<Place> =
+        let places: Vec<Place<String>> =
             ["https://a/x", "http://b/x", "http://last/x"].map(|url| Place::File(url.into())).into();
         assert_eq!(index.places, places);
         assert_eq!(index.pieces.digest(1), Some((Algorithm::Sha256, &[0xab; 32][..])));

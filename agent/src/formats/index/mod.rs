@@ -1,5 +1,5 @@
-//! Indexes: what an image's pieces have to be, and where it lies. Ours, and those that the world
-//! publishes already. Pure; told apart by their contents, never by their names.
+//! Indexes: the digests of an image's pieces, and the places that have it. Ours, and those that the world
+//! publishes already. They are told apart by their contents, never by their names.
 
 pub mod casync;
 pub mod metalink;
@@ -7,36 +7,53 @@ pub mod ours;
 pub mod torrent;
 
 use crate::formats::pieces::{Pieces, PiecesError};
+use crate::formats::url::Url;
 
 /// The largest index that is read: enough for 200 GB in our blocks.
 pub const LARGEST: u64 = 32 << 20;
 
-/// What an index says.
+/// The contents of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// The image's pieces.
     pub pieces: Pieces,
-    /// Where they may be had, the preferred place first. Addresses may be relative to the index's.
-    pub places: Vec<Place>,
-    /// Where the profile lies, likewise.
+    /// The places that may have the image, the preferred first, as they are written: an address may be
+    /// relative to the index's.
+    pub places: Vec<Place<String>>,
+    /// The address of the profile, likewise.
     pub profile: Option<String>,
 }
 
-/// A place that has an image.
+/// A place that has an image, at an address of type `A`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Place<A = Url> {
     /// The image as one file.
-    File(String),
-    /// A directory with a file for each piece.
-    Store {
-        /// Its address, with a slash at the end.
-        url: String,
-        /// What the files are called, and how they are packed.
-        form: Form,
-    },
+    File(A),
+    /// A directory with a file for each piece; its address ends with a slash.
+    Store { url: A, form: Form },
 }
 
-/// A store's form.
+impl<A> Place<A> {
+    pub fn address(&self) -> &A {
+        match self {
+            Self::File(url) | Self::Store { url, .. } => url,
+        }
+    }
+}
+
+impl Place<String> {
+    /// The place itself, of an index at `base`; `None` where the address makes no sense.
+    pub fn beside(&self, base: &Url) -> Option<Place> {
+        Some(match self {
+            Self::File(url) => Place::File(base.join(url)?),
+            Self::Store { url, form } => {
+                let slash = if url.ends_with('/') { "" } else { "/" };
+                Place::Store { url: base.join(&format!("{url}{slash}"))?, form: *form }
+            }
+        })
+    }
+}
+
+/// The names of a store's files, and their packing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `ab/abcdef…`, as it is.
@@ -53,17 +70,16 @@ impl Form {
     const NAMED: [(&'static str, Self); 4] =
         [("none", Self::Plain), ("zlib", Self::Zlib), ("zstd", Self::Zstd), ("casync", Self::Casync)];
 
-    /// As it is written in an index of ours.
+    /// The word for it in an index of ours.
     pub fn name(self) -> &'static str {
         Self::NAMED.iter().find(|(_, form)| *form == self).map_or("none", |(name, _)| name)
     }
 
-    /// The form that `name` names.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMED.iter().find(|(known, _)| *known == name).map(|(_, form)| *form)
     }
 
-    /// Where in the store the piece with this digest lies.
+    /// The path below the store of the piece with this digest.
     pub fn path(self, digest: &str) -> String {
         let part = |length: usize| digest.get(..length).unwrap_or(digest);
         match self {
@@ -73,29 +89,25 @@ impl Form {
     }
 }
 
-/// Why an index cannot be used.
+/// The reason why an index cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IndexError {
-    /// It begins like none.
     #[error("it is neither an index of InetBoot's, nor a .torrent, .meta4 or .caibx file")]
     Unknown,
-    /// It is damaged.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// It is of a kind that is not read.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// It contradicts itself.
     #[error("it contradicts itself")]
     Pieces(#[from] PiecesError),
 }
 
-/// Whether a file that begins like this is an index, not an image.
+/// True for the beginning of an index; false for that of an image.
 pub fn is_index(start: &[u8]) -> bool {
     ours::is(start) || torrent::is(start) || metalink::is(start) || casync::is(start)
 }
 
-/// Read an index, whichever it is. `url` is where it came from: casync's says not where its store is.
+/// Read an index of any kind. `url` is its address, which casync's index needs: it does not name its store.
 pub fn decode(bytes: &[u8], url: &str) -> Result<Index, IndexError> {
     if ours::is(bytes) {
         ours::decode(bytes)

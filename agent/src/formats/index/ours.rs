@@ -5,7 +5,7 @@ use crate::formats::pieces::{Algorithm, Pieces};
 
 const FIRST_LINE: &str = "inetboot-index 1";
 
-/// Longer headers are not written by anybody.
+/// The longest header that is read, in bytes; real ones have a few lines.
 const HEADER: usize = 64 * 1024;
 
 pub fn is(bytes: &[u8]) -> bool {
@@ -28,6 +28,7 @@ pub fn encode(index: &Index) -> Option<Vec<u8>> {
         size.map_or(BY_CONTENT.to_owned(), |size| size.to_string()),
         algorithm.name()
     );
+
     for place in &index.places {
         match place {
             Place::File(url) => text += &format!("image {url}\n"),
@@ -38,6 +39,7 @@ pub fn encode(index: &Index) -> Option<Vec<u8>> {
         text += &format!("profile {url}\n");
     }
     text.push('\n');
+
     let mut bytes = text.into_bytes();
     for number in 0..index.pieces.count() {
         if size.is_none() {

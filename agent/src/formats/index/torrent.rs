@@ -3,6 +3,7 @@
 
 use crate::formats::index::{Index, IndexError, Place};
 use crate::formats::pieces::{Algorithm, LEAF, Pieces, PiecesError, tree_root};
+use crate::formats::url::encode_path;
 use std::collections::BTreeMap;
 
 /// Lists in lists: torrents need four, and directories of version 2 one each.
@@ -38,10 +39,13 @@ pub fn decode(bytes: &[u8]) -> Result<Index, IndexError> {
         Some(seed) => seed.utf8().into_iter().collect(),
         None => Vec::new(),
     };
+
+    // The path is made of file names, which may have spaces and other letters; the seed is an address.
+    let encoded = encode_path(&path);
     let place = |seed: &str| match (seed.ends_with('/'), path == name) {
-        (true, _) => Place::File(format!("{seed}{path}")),
+        (true, _) => Place::File(format!("{seed}{encoded}")),
         (false, true) => Place::File(seed.to_owned()),
-        (false, false) => Place::File(format!("{seed}/{path}")),
+        (false, false) => Place::File(format!("{seed}/{encoded}")),
     };
     // Web seeds of other schemes (ftp) are none for us.
     let places = seeds.into_iter().filter(|seed| seed.starts_with("http")).map(place).collect();
@@ -72,7 +76,7 @@ fn largest<'a>(tree: &Value<'a>, depth: usize) -> Option<TreeFile<'a>> {
 }
 
 impl TreeFile<'_> {
-    /// Where a web seed has it: a file of its own name stands alone, others below the torrent's.
+    /// The path below a web seed: a file with the torrent's name stands alone, others below that name.
     fn path_below(&self, name: &str) -> String {
         let path = self.path.join("/");
         if path == name { path } else { format!("{name}/{path}") }
@@ -88,6 +92,7 @@ impl TreeFile<'_> {
             let one = self.root.to_vec();
             return Ok(Pieces::every(piece_length, self.length, Algorithm::Tree(leaves), one)?);
         }
+
         let layer = match layers {
             Some(Value::Dictionary(layers)) => layers.get(self.root).and_then(Value::text),
             _ => None,
@@ -95,6 +100,8 @@ impl TreeFile<'_> {
         let layer =
             layer.ok_or_else(|| IndexError::Damaged("it has no layer of pieces for its file".into()))?;
         let pieces = Pieces::every(piece_length, self.length, Algorithm::Tree(leaves), layer.to_vec())?;
+
+        // The layer is outside of the torrent's hashed part: only its root proves it.
         let nodes: Vec<[u8; 32]> = layer.as_chunks().0.to_vec();
         let (count, filler) =
             (nodes.len().next_power_of_two(), tree_root(Vec::new(), [0; 32], leaves as usize));
@@ -204,6 +211,17 @@ mod tests {
         assert_eq!(two.pieces.length(), 5);
         assert_eq!(two.pieces.digest(1), Some((Algorithm::Sha1, &[b'b'; 20][..])));
         assert_eq!(decode(&torrent(INFO, "")).unwrap().places, []);
+    }
+
+    /// Names of files are no addresses: they are encoded (RFC 3986, 2.1).
+    #[test]
+    fn names_are_encoded() {
+        let info = INFO.replace("5:x.iso", "12:x 100%#?.iso");
+        let seeds = "8:url-list9:http://h/";
+        let index = decode(&torrent(&info, seeds)).unwrap();
+        let base = "http://i/x.torrent".parse().unwrap();
+        let urls = index.places.iter().map(|place| place.beside(&base).unwrap().address().to_string());
+        assert_eq!(urls.collect::<Vec<_>>(), ["http://h/x%20100%25%23%3F.iso"]);
     }
 
     #[test]
