@@ -175,8 +175,8 @@ impl Chip {
         }
     }
 
-    /// Sends `command` until the TPM is not busy any more, and parses its answer. `act` says for the screen what
-    /// it is good for: "extend PCR 9".
+    /// Sends `command` until the TPM is not busy any more, and parses its answer. `act` says for the screen
+    /// what it is good for: "extend PCR 9".
     fn ask<T>(
         &self,
         act: &str,
@@ -212,8 +212,8 @@ impl Chip {
     }
 }
 
-/// Some TPM devices can be open once at a time, so the device is closed when this returns, and its next user can
-/// open it. A TPM that is still busy with a command gets a second.
+/// Some TPM devices can be open once at a time, so the device is closed when this returns, and its next user
+/// can open it. A TPM that is still busy with a command gets a second.
 impl Drop for Chip {
     fn drop(&mut self) {
         self.commands = None;

@@ -25,8 +25,8 @@ const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// The interval between solicitations: half of `RTR_SOLICITATION_INTERVAL` (RFC 4861, 10).
 const SOLICIT_EVERY: Duration = Duration::from_secs(2);
 
-/// The time for a DHCPv6 server to answer if the address does not depend on it. Its name servers are not worth
-/// a longer wait.
+/// The time for a DHCPv6 server to answer if the address does not depend on it. Its name servers are not
+/// worth a longer wait.
 const INFORMATION_BOUND: Duration = Duration::from_secs(4);
 
 /// One link on its way to IPv6.
@@ -69,8 +69,8 @@ impl Ipv6 {
         }
     }
 
-    /// Sends the messages that are due and reads those that arrived. Once the link is on the network, gives the
-    /// part of its configuration that the kernel does not do by itself.
+    /// Sends the messages that are due and reads those that arrived. Once the link is on the network, gives
+    /// the part of its configuration that the kernel does not do by itself.
     pub fn advance(&mut self, now: Instant) -> Option<Lease6> {
         if self.icmp.is_err() || !self.link.has_carrier() {
             return None;
