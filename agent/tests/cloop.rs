@@ -120,7 +120,7 @@ fn the_desk_unpacks_it_and_overwrites_nothing() {
     assert!(said.contains("cloop version 4"), "{said}");
     assert!(std::fs::read(&out).unwrap().starts_with(&contents));
     let again = cloop::cloop(&packed, Some(&out)).unwrap_err().to_string();
-    assert!(again.contains("is there already"), "{again}");
+    assert!(again.contains("never overwritten"), "{again}");
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! `inetbootctl mount`: a remote image is a file on the desk, byte for byte; only what is read is
-//! fetched; Ctrl-C unmounts. Needs /dev/fuse.
+//! `inetbootctl mount`, which makes a remote image a local file. Needs /dev/fuse.
 #![allow(clippy::expect_used)] // helpers of tests stop the test
 
 use nix::sys::signal::{Signal, kill};
@@ -26,8 +25,9 @@ fn ctl(arguments: &[&str]) -> Child {
         .expect("starting inetbootctl")
 }
 
+/// The file has the image's bytes, of which only those that are read are fetched. Ctrl-C unmounts it.
 #[test]
-fn a_remote_image_is_a_file_on_the_desk() {
+fn mounted_image() {
     let server = Server::builder().file("/x.iso", Content::Bytes(image().into())).start().expect("a server");
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("its name is text");
@@ -37,12 +37,15 @@ fn a_remote_image_is_a_file_on_the_desk() {
     said.read_line(&mut line).expect("reading what it says");
     assert!(line.contains("x.iso (8.4 MB, unverified) is at"), "{line}");
 
+    // A part of it.
     let file = File::open(dir.path().join("x.iso")).expect("the image is a file");
     assert_eq!(file.metadata().expect("it has a size").len(), LENGTH as u64);
     let mut piece = vec![0; 10_000];
     file.read_exact_at(&mut piece, 5_000_001).expect("reading in the middle");
     assert_eq!(piece, image()[5_000_001..5_010_001]);
     assert!(server.bytes_sent() < LENGTH as u64 / 2, "only what is read is fetched");
+
+    // All of it.
     let mut all = Vec::new();
     (&file).read_to_end(&mut all).expect("reading all of it");
     assert!(all == image(), "the bytes are the server's");
@@ -57,8 +60,9 @@ fn a_remote_image_is_a_file_on_the_desk() {
     assert!(!dir.path().join("x.iso").exists());
 }
 
+/// An image that the server lacks, a directory that is none, and a wrong address are named in the error.
 #[test]
-fn what_cannot_be_mounted_says_why() {
+fn refusals() {
     let server = Server::builder().start().expect("a server");
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().to_str().expect("its name is text");

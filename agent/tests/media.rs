@@ -1,5 +1,5 @@
-//! The plans for the current releases of every family, from their small text files alone
-//! (`fixtures/media`).
+//! The plans for the current releases of every family, made from descriptions of their media in
+//! `fixtures/media`: file names, sizes, menus, and the plan that is expected.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use inetboot::config::Target;
@@ -7,8 +7,8 @@ use inetboot::distro::{Plan, recognise};
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Lay out the medium that `text` describes in `dir`; the lines of its plan.
-fn lay_out(text: &str, dir: &Path) -> Vec<String> {
+/// Makes the files of the medium that `text` describes, in `dir`. Gives the lines of the expected plan.
+fn make_medium(text: &str, dir: &Path) -> Vec<String> {
     let mut plan = Vec::new();
     let mut menu = None;
     for line in text.lines() {
@@ -18,9 +18,11 @@ fn lay_out(text: &str, dir: &Path) -> Vec<String> {
             menu.push('\n');
             continue;
         }
+
         if let Some((path, text)) = menu.take() {
             write(dir, path, text);
         }
+
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["#", ..] => {}
             ["present", path] => write(dir, path, String::new()),
@@ -54,8 +56,9 @@ fn lines(plan: &Plan) -> Vec<String> {
     lines
 }
 
+/// Every release is recognised, and gets the plan of its description; `type=` makes no difference.
 #[test]
-fn every_release_gets_its_plan() {
+fn releases() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
     let mut releases = 0;
     for file in fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()) {
@@ -63,22 +66,26 @@ fn every_release_gets_its_plan() {
             continue;
         }
         releases += 1;
+
         let dir = tempfile::tempdir().unwrap();
-        let wanted = lay_out(&fs::read_to_string(&file).unwrap(), dir.path());
+        let wanted = make_medium(&fs::read_to_string(&file).unwrap(), dir.path());
         let plan = recognise(dir.path(), &Target::default())
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         assert_eq!(lines(&plan), wanted, "{}", file.display());
+
         let forced = Target { family: plan.family.parse().ok(), ..Target::default() };
         assert_eq!(recognise(dir.path(), &forced).unwrap(), plan, "type= makes no difference");
     }
     assert!(releases >= 8, "{releases} releases");
 }
 
+/// `bootxen=1` finds the hypervisor beside the kernel, though the menu does not name it.
 #[test]
-fn a_hypervisor_beside_the_kernel_is_found_when_it_is_wanted() {
+fn hypervisor_beside_the_kernel() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
     let dir = tempfile::tempdir().unwrap();
-    lay_out(&fs::read_to_string(fixtures.join("opensuse-tumbleweed.txt")).unwrap(), dir.path());
+    make_medium(&fs::read_to_string(fixtures.join("opensuse-tumbleweed.txt")).unwrap(), dir.path());
+
     let pass_on = vec!["console=ttyS0".to_owned()];
     let target = Target { xen: Some(vec!["dom0_mem=1G".into()]), pass_on, ..Target::default() };
     let plan = recognise(dir.path(), &target).unwrap();

@@ -1,4 +1,4 @@
-//! What goes in: `initramfs.list` and `--add`, as values.
+//! The members of the archive, as `initramfs.list` and `--add` name them.
 
 use anyhow::{Context, bail, ensure};
 use std::collections::BTreeSet;
@@ -8,39 +8,36 @@ use std::path::Path;
 /// One member of the archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its path, without a leading slash.
+    /// A path without a leading slash.
     pub name: String,
-    /// Its permissions.
+    /// Permission bits.
     pub mode: u32,
-    /// What it is.
     pub kind: Kind,
-    /// The row of the table it is counted in.
+    /// The row of the printed table that counts it.
     pub part: String,
 }
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A directory.
     Directory,
     /// A character device.
     Device {
-        /// Its driver.
         major: u32,
-        /// Which of the driver's.
         minor: u32,
     },
-    /// A regular file and its contents.
+    /// A regular file, by its contents.
     File(Vec<u8>),
 }
 
-/// The items of a list in gen_init_cpio's notation.
+/// Reads a list in the notation of the kernel's gen_init_cpio.
 pub fn parse(list: &str, agent: &Path) -> anyhow::Result<Vec<Item>> {
     let mut items = Vec::new();
     for (number, line) in (1..).zip(list.lines()) {
         let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
         let item = match words[..] {
             [] => continue,
+
             ["dir", name, mode, "0", "0"] => {
                 Item { name: relative(name)?, mode: octal(mode)?, kind: Kind::Directory, part: String::new() }
             }
@@ -61,7 +58,7 @@ pub fn parse(list: &str, agent: &Path) -> anyhow::Result<Vec<Item>> {
     Ok(items)
 }
 
-/// The item of `--add FILE=/NAME`.
+/// Reads `--add FILE=/NAME`.
 pub fn added(argument: &str) -> anyhow::Result<Vec<Item>> {
     let (source, name) =
         argument.rsplit_once('=').with_context(|| format!("--add {argument}: write --add FILE=/NAME"))?;
@@ -84,17 +81,17 @@ fn relative(name: &str) -> anyhow::Result<String> {
     let inside = name.strip_prefix('/').with_context(|| format!("{name} does not begin with /"))?;
     ensure!(
         !inside.is_empty() && !inside.split('/').any(|part| part == ".."),
-        "{name} is no path in the initramfs"
+        "{name} is not a path in the initramfs"
     );
     Ok(inside.to_owned())
 }
 
 fn octal(mode: &str) -> anyhow::Result<u32> {
-    u32::from_str_radix(mode, 8).with_context(|| format!("{mode} is no octal mode"))
+    u32::from_str_radix(mode, 8).with_context(|| format!("{mode} is not an octal mode"))
 }
 
-/// Add the directories that nobody listed (the kernel does not make them by itself), and put
-/// every item behind its directory.
+/// Adds the directories that are not listed, since the kernel does not make them by itself, and puts every item after
+/// its directory.
 pub fn with_parents(items: &mut Vec<Item>) {
     let mut known: BTreeSet<String> = items.iter().map(|item| item.name.clone()).collect();
     let mut missing = Vec::new();
@@ -127,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_named() {
+    fn a_line_that_is_not_understood_is_named() {
         let error = parse("dir /x 0755 0 0\nslink /a /b\n", Path::new("/")).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("slink"), "{error}");
         assert!(parse("dir /../x 0755 0 0\n", Path::new("/")).is_err());

@@ -1,59 +1,66 @@
-//! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel
-//! that a network boot may need. Reproducible: the same inputs give the same bytes.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A program for the desk may speak.
+//! Packs InetBoot's own small root: the agent, device nodes, and the modules of a stock kernel that a network boot
+//! may need. The result is reproducible: the same inputs give the same bytes.
 
 mod list;
 mod tree;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use inetboot::desk::terminal::{Output, remark};
+use inetboot::desk::{explain, files};
 use inetboot::formats::cpio::Archive;
+use inetboot::formats::pieces::hex;
 use list::{Item, Kind};
 use lzma_rust2::filter::FilterType;
 use lzma_rust2::{CheckType, XzOptions, XzWriter};
 use sha2::{Digest, Sha256};
-use std::fs;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{Stdout, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// zstd's level: the kernel unpacks all of them at the same speed.
+/// zstd's level. The kernel unpacks all levels at the same speed.
 const ZSTD_LEVEL: i32 = 19;
 
-/// xz's level.
 const XZ_PRESET: u32 = 9;
 
 /// Pack InetBoot's initramfs and print what is in it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The agent: becomes /init. Without it there is only what is added: a second initrd beside the
+    /// The agent, which becomes /init. Without it the archive has only the files of --add: a second initrd beside the
     /// first.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
-    /// The kernel's module directory (…/lib/modules/RELEASE, with depmod's files in it); none for a
-    /// kernel that has everything built in.
+    /// The kernel's module directory (.../lib/modules/RELEASE, with depmod's files); leave it out for a kernel that has
+    /// everything built in.
     #[arg(long, value_name = "DIR", requires = "agent")]
     modules: Option<PathBuf>,
-    /// A further file, e.g. a CA certificate or a shell. May be repeated.
+    /// Another file, such as a CA certificate or a shell. May be repeated.
     #[arg(long, value_name = "FILE=/NAME")]
     add: Vec<String>,
-    /// Where to write the initramfs.
+    /// The initramfs to write.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let output = Output::stdout();
+    let outcome = run(&Arguments::parse(), &output)
+        .and_then(|()| output.finish().context("writing to standard output"));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mkinitramfs: {error:#}");
+            remark(&format!("mkinitramfs: {}", explain::sentence(&error)));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(arguments: &Arguments, output: &Output<Stdout>) -> anyhow::Result<()> {
+    let inputs: Vec<&Path> = arguments.agent.iter().map(PathBuf::as_path).collect();
+    files::ensure_no_input(&arguments.out, &inputs)?;
+    files::ensure_replaceable(&arguments.out, files::INITRAMFS)?;
+
     let mut items = match &arguments.agent {
         Some(agent) => list::parse(include_str!("../initramfs.list"), agent)?,
         None => Vec::new(),
@@ -69,17 +76,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let archive = pack(&items)?;
     let packed = compressed(&archive, arguments.modules.is_some())?;
-    fs::write(&arguments.out, &packed).with_context(|| format!("writing {}", arguments.out.display()))?;
-    table(&items, archive.len(), &packed, arguments.modules.is_some())
+    files::write(&arguments.out, files::INITRAMFS, &packed)?;
+    table(&items, archive.len(), &packed, arguments.modules.is_some(), output)
 }
 
-/// Modules are many megabytes, which zstd unpacks in a moment; without them xz is 9 % smaller, and the
-/// moment is as short.
+/// Modules are many megabytes, which zstd unpacks in a moment. Without them xz is 9 % smaller, and as quick.
 fn compressed(archive: &[u8], is_large: bool) -> anyhow::Result<Vec<u8>> {
     if is_large {
         return zstd::encode_all(archive, ZSTD_LEVEL).context("compressing");
     }
-    // The kernel knows this filter and this check, and no others that would do.
+    // Of xz's filters and checks, the kernel supports these.
     let mut options = XzOptions::with_preset(XZ_PRESET);
     options.set_check_sum_type(CheckType::Crc32);
     options.prepend_pre_filter(FilterType::BcjX86, 0);
@@ -103,8 +109,14 @@ fn pack(items: &[Item]) -> anyhow::Result<Vec<u8>> {
     Ok(archive.finish()?)
 }
 
-/// What weighs how much, alone and packed; the parts add up to a little more than the whole.
-fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyhow::Result<()> {
+/// Prints the size of each part, packed by itself as well; together they are a little more than the whole.
+fn table(
+    items: &[Item],
+    archive: usize,
+    packed: &[u8],
+    is_large: bool,
+    output: &Output<Stdout>,
+) -> anyhow::Result<()> {
     let mut parts: Vec<(&str, usize, Vec<u8>)> = Vec::new();
     for item in items {
         if let Kind::File(contents) = &item.kind {
@@ -117,16 +129,13 @@ fn table(items: &[Item], archive: usize, packed: &[u8], is_large: bool) -> anyho
             }
         }
     }
-    println!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed");
+
+    output.line(&format!("{:<34} {:>6} {:>12} {:>12}", "part", "files", "bytes", "packed"));
     for (part, count, bytes) in &parts {
         let alone = compressed(bytes, is_large)?.len();
-        println!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len());
+        output.line(&format!("{part:<34} {count:>6} {:>12} {alone:>12}", bytes.len()));
     }
-    println!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len());
-    println!("sha256 {}", hex(&Sha256::digest(packed)));
+    output.line(&format!("{:<34} {:>6} {archive:>12} {:>12}", "initramfs", items.len(), packed.len()));
+    output.line(&format!("sha256 {}", hex(&Sha256::digest(packed))));
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! A stock kernel's module tree, as items.
+//! The modules of a stock kernel, as members of the archive.
 
 use crate::list::{Item, Kind};
 use anyhow::Context;
@@ -6,7 +6,7 @@ use inetboot::desk::drivers;
 use std::fs;
 use std::path::Path;
 
-/// The items for the modules below `dir` (…/lib/modules/RELEASE) that a network boot may need.
+/// The modules below `dir` (…/lib/modules/RELEASE) that a network boot may need, and depmod's files for them.
 pub fn pruned(dir: &Path) -> anyhow::Result<Vec<Item>> {
     let release =
         dir.file_name().and_then(|name| name.to_str()).context("the module directory has no name")?;
@@ -21,7 +21,7 @@ pub fn pruned(dir: &Path) -> anyhow::Result<Vec<Item>> {
     Ok(files.into_iter().map(item).collect())
 }
 
-/// `kernel/drivers/net/ethernet/intel/e1000/e1000.ko` is counted with `drivers/net`.
+/// The row that counts a file: `kernel/drivers/net/ethernet/intel/e1000/e1000.ko` is in that of `drivers/net`.
 fn part(path: &str) -> String {
     let mut parts = path.split('/').skip(1);
     match (parts.next(), parts.next()) {

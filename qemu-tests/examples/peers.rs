@@ -1,27 +1,27 @@
-//! What a boot's reads cost over a line with latency: ours beside today's tools, all of them in the
-//! same run, each the median of several. Run by `scripts/bench`, as root (it drops the page cache).
+//! Measures the reads of a boot over a line with latency, with our mount and with the tools that Debian has
+//! for the same, all in one run; each figure is the median of several. `scripts/bench` runs it, as root (it
+//! drops the page cache).
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::panic)] // a program for the desk
 
-use qemu_tests::machine::{built, repository};
-use qemu_tests::run;
+use qemu_tests::repository::{built, inetbootctl, repository, text};
 use qemu_tests::web::{Content, Server};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 3;
 
-/// No tool gets longer for one run.
+/// The bound of one run.
 const LIMIT: Duration = Duration::from_secs(120);
 
 const BLOCK: u64 = 256 * 1024;
 
-/// A tool: its name, the command that mounts, and the file that then appears. `{url}` is the
-/// server's address, `{mnt}` an empty directory, `{work}` another one.
+/// The tools: name, command that mounts, and the file that then appears. `{url}` is the server's URL, `{mnt}`
+/// an empty directory, `{work}` another one.
 const TOOLS: [(&str, &str, &str); 8] = [
     ("inetboot", "{ctl} mount {url}x.iso {mnt} --record {work}/profile", "{mnt}/x.iso"),
     ("inetboot, verified", "{ctl} mount {url}x.iso.idx {mnt}", "{mnt}/x.iso"),
@@ -45,14 +45,14 @@ const WHOLE_FILE: &str = "curl, the whole file";
 
 type Reads = Vec<(u64, usize)>;
 
-/// A running tool: it and all it started end when this is dropped.
+/// A running tool, which ends with all that it started when this is dropped; and its mount point.
 struct Mounted<'a>(Child, &'a Path);
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").args(["-l"]).arg(self.1).stderr(Stdio::null()).status();
         let group = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        // What writes a profile needs a moment.
+        // Our tool writes its profile before it ends.
         for signal in [nix::sys::signal::SIGINT, nix::sys::signal::SIGKILL] {
             let _ = nix::sys::signal::killpg(group, signal);
             std::thread::sleep(Duration::from_millis(500));
@@ -61,7 +61,7 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// Seconds, bytes and requests of `reads` by one tool; nothing where it did not get through.
+/// Seconds, bytes and requests of `reads` by one tool; `None` if it did not finish.
 fn measure(
     tool: (&str, &str, &str),
     server: &Server,
@@ -80,6 +80,7 @@ fn measure(
             .replace("{work}", &work.to_string_lossy())
     };
     fs::write("/proc/sys/vm/drop_caches", "3").expect("dropping the page cache (needs root)");
+
     let mut shell = Command::new("timeout");
     shell.arg(LIMIT.as_secs().to_string()).args(["sh", "-c", &fill(command)]);
     shell.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -92,17 +93,18 @@ fn measure(
             Err(_) => return None,
         }
     };
+
     let (bytes, requests) = (server.bytes_sent(), server.log().len());
     let start = Instant::now();
     for (offset, length) in reads {
-        // When the limit is over the tool is ended, and this fails.
+        // At the limit the tool is ended, and this read fails.
         file.read_exact_at(&mut vec![0; *length], *offset).ok()?;
     }
     let seconds = start.elapsed().as_secs_f64();
     Some((seconds, server.bytes_sent() - bytes, server.log().len() - requests))
 }
 
-/// Seconds, bytes and requests of what most people do today: all of it first.
+/// Seconds, bytes and requests of the usual way: to download all of it first.
 fn whole_file(server: &Server) -> Option<(f64, u64, usize)> {
     let (bytes, requests) = (server.bytes_sent(), server.log().len());
     let start = Instant::now();
@@ -123,7 +125,7 @@ fn trace(length: u64) -> Reads {
     reads
 }
 
-/// The median of several runs, unless one of them did not get through.
+/// Prints the median of several runs, unless one of them did not finish.
 fn row(name: &str, wire: f64, run: impl Fn() -> Option<(f64, u64, usize)>) {
     let runs: Option<Vec<_>> = (0..ROUNDS).map(|_| run()).collect();
     let Some(mut runs) = runs else {
@@ -147,19 +149,11 @@ fn main() {
     let is_wanted = |place: usize, name: &str| only.get(place).is_none_or(|start| name.starts_with(start));
     let number = |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("{text} is no number"));
     let (round_trip, megabits) = (number(round_trip), number(megabits));
+
     let iso = fs::canonicalize(iso).expect("the image");
     let length = fs::metadata(&iso).expect("the image").len();
     let work = tempfile::tempdir().expect("a directory");
-    let index = work.path().join("x.iso.idx");
-    let (from, to) = (iso.to_string_lossy(), index.to_string_lossy());
-    run(work.path(), &built("inetbootctl").to_string_lossy(), &["image", "index", &from, "--out", &to]);
-    // The index names the image as it is called on the server.
-    let named = fs::read(&index).expect("the index");
-    let old = format!("image {from}\n");
-    let at =
-        named.windows(old.len()).position(|window| window == old.as_bytes()).expect("it names the image");
-    let named = [&named[..at], b"image x.iso\n", &named[at + old.len()..]].concat();
-    fs::write(&index, named).expect("writing the index");
+    let index = make_index(&iso, work.path());
     let profile = work.path().join("profile");
     fs::write(&profile, "").expect("making room for the profile");
     let server = Server::builder()
@@ -170,30 +164,57 @@ fn main() {
         .start()
         .expect("a server");
 
+    for (what, reads) in workloads(length) {
+        if is_wanted(0, what) {
+            compare(what, &reads, (round_trip, megabits), &server, work.path(), &|name| is_wanted(1, name));
+        }
+    }
+}
+
+/// The index of `iso` in `work`, where the image has the name that it has on the server.
+fn make_index(iso: &Path, work: &Path) -> PathBuf {
+    let index = work.join("x.iso.idx");
+    inetbootctl(work, &["image", "index", &text(iso), "--out", &text(&index)]);
+
+    let made = fs::read(&index).expect("the index");
+    let old = format!("image {}\n", text(iso));
+    let at = made.windows(old.len()).position(|window| window == old.as_bytes()).expect("it names the image");
+    let renamed = [&made[..at], b"image x.iso\n", &made[at + old.len()..]].concat();
+    fs::write(&index, renamed).expect("writing the index");
+    index
+}
+
+/// The reads to compare, for an image of this length.
+fn workloads(length: u64) -> [(&'static str, Reads); 3] {
     let sequential: Reads =
         (0..length).step_by(1 << 20).map(|at| (at, (1 << 20).min(length - at) as usize)).collect();
     let random =
         (1..=100_u64).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (length / 4096 - 1) * 4096, 4096));
-    for (what, reads) in
-        [("boot trace", trace(length)), ("random 4 KiB", random.collect()), ("sequential", sequential)]
-    {
-        if !is_wanted(0, what) {
-            continue;
-        }
-        let touched: HashSet<u64> =
-            reads.iter().flat_map(|(at, size)| at / BLOCK..=(at + *size as u64 - 1) / BLOCK).collect();
-        let wire = touched.len() as f64 * BLOCK as f64 / (megabits as f64 * 125_000.0);
-        println!(
-            "\n{what}: {} reads in {} blocks; {round_trip} ms, {megabits} Mbit/s; the wire's limit is {wire:.2} s",
-            reads.len(),
-            touched.len()
-        );
-        println!("{:<32} {:>8} {:>8} {:>9} {:>9}", "", "seconds", "MB", "requests", "of limit");
-        for tool in TOOLS.into_iter().filter(|(name, ..)| is_wanted(1, name)) {
-            row(tool.0, wire, || measure(tool, &server, work.path(), &reads));
-        }
-        if is_wanted(1, WHOLE_FILE) {
-            row(WHOLE_FILE, wire, || whole_file(&server));
-        }
+    [("boot trace", trace(length)), ("random 4 KiB", random.collect()), ("sequential", sequential)]
+}
+
+/// Prints a table: a row for each tool that `is_wanted`, over a line of so many milliseconds and Mbit/s.
+fn compare(
+    what: &str,
+    reads: &Reads,
+    (round_trip, megabits): (u64, u64),
+    server: &Server,
+    work: &Path,
+    is_wanted: &dyn Fn(&str) -> bool,
+) {
+    let touched: HashSet<u64> =
+        reads.iter().flat_map(|(at, size)| at / BLOCK..=(at + *size as u64 - 1) / BLOCK).collect();
+    let wire = touched.len() as f64 * BLOCK as f64 / (megabits as f64 * 125_000.0);
+    println!(
+        "\n{what}: {} reads in {} blocks; {round_trip} ms, {megabits} Mbit/s; the wire's limit is {wire:.2} s",
+        reads.len(),
+        touched.len()
+    );
+    println!("{:<32} {:>8} {:>8} {:>9} {:>9}", "", "seconds", "MB", "requests", "of limit");
+    for tool in TOOLS.into_iter().filter(|(name, ..)| is_wanted(name)) {
+        row(tool.0, wire, || measure(tool, server, work, reads));
+    }
+    if is_wanted(WHOLE_FILE) {
+        row(WHOLE_FILE, wire, || whole_file(server));
     }
 }

@@ -21,7 +21,7 @@ impl Years {
 }
 
 impl Authority {
-    /// A new one.
+    /// Makes a key and a certificate for it.
     pub fn new() -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -32,12 +32,12 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Its certificate, for those who are to trust it.
+    /// Its certificate, for clients that are to trust it.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A server's certificate for `names` (host names or addresses) and its key.
+    /// Issues a server's certificate for `names` (host names or addresses), and makes its key.
     pub fn identity(&self, names: &[&str], valid: Years) -> anyhow::Result<Identity> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names)?;

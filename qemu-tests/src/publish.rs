@@ -1,16 +1,16 @@
-//! The world's own indexes of an image, made by the world's own tools; of metalinks, for which
-//! Debian has none, by hand.
+//! Indexes of an image that other tools read, made by those tools: torrents, casync's. Debian has no tool
+//! that makes metalinks (RFC 5854), so those are written here.
 
-use crate::run;
+use crate::repository::{program, run};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-/// Bytes of a piece.
+/// Bytes of a piece of the image.
 const PIECE: usize = 1 << 18;
 
-/// `x.torrent` of `x.iso` in `dir`, with web seeds.
+/// Makes `NAME.torrent` of `NAME.iso` in `dir`, with web seeds.
 pub fn torrent(dir: &Path, name: &str, seeds: &[String]) {
     let (seeds, out, image) = (seeds.join(","), format!("{name}.torrent"), format!("{name}.iso"));
     let power = PIECE.ilog2().to_string();
@@ -18,37 +18,24 @@ pub fn torrent(dir: &Path, name: &str, seeds: &[String]) {
     run(dir, "mktorrent", &["-l", &power, "-a", tracker, "-w", &seeds, "-o", &out, &image]);
 }
 
-/// Torrents as BEP 52 has them: version 2 alone, or both.
-const MAKE_TORRENT_2: &str = r#"
-import libtorrent, sys
-name, flag, seeds = sys.argv[1], sys.argv[2], sys.argv[3:]
-files = libtorrent.file_storage()
-libtorrent.add_files(files, name + ".iso")
-flags = {"v2": libtorrent.create_torrent.v2_only, "hybrid": 0}[flag]
-torrent = libtorrent.create_torrent(files, 1 << 18, flags)
-for seed in seeds:
-    torrent.add_url_seed(seed)
-libtorrent.set_piece_hashes(torrent, ".")
-open(f"{name}.{flag}.torrent", "wb").write(libtorrent.bencode(torrent.generate()))
-"#;
-
-/// `x.v2.torrent` and `x.hybrid.torrent` of `x.iso` in `dir`, with web seeds.
+/// Makes `NAME.v2.torrent` and `NAME.hybrid.torrent` of `NAME.iso` in `dir`, with web seeds (BEP 52).
 pub fn torrents_2(dir: &Path, name: &str, seeds: &[String]) {
-    for flag in ["v2", "hybrid"] {
+    let maker = program("make-torrent.py");
+    for version in ["v2", "hybrid"] {
         let seeds = seeds.iter().map(String::as_str);
-        let arguments: Vec<&str> = ["-c", MAKE_TORRENT_2, name, flag].into_iter().chain(seeds).collect();
-        // Debian's own, which has the library.
+        let arguments: Vec<&str> = [maker.as_str(), name, version].into_iter().chain(seeds).collect();
+        // Debian's Python, which has the library.
         run(dir, "/usr/bin/python3", &arguments);
     }
 }
 
-/// `x.caibx` of `x.iso` in `dir`, and casync's store beside it.
+/// Makes `NAME.caibx` of `NAME.iso` in `dir`, and casync's store beside it.
 pub fn casync(dir: &Path, name: &str) {
     let (out, image) = (format!("{name}.caibx"), format!("{name}.iso"));
     run(dir, "casync", &["make", "--store=default.castr", &out, &image]);
 }
 
-/// `x.meta4` of `x.iso` in `dir`, the first mirror preferred.
+/// Makes `NAME.meta4` of `NAME.iso` in `dir`; the first mirror is the preferred one.
 pub fn metalink(dir: &Path, name: &str, mirrors: &[String]) {
     let image = fs::read(dir.join(format!("{name}.iso"))).expect("reading the image");
     let mut hashes = String::new();
@@ -57,6 +44,7 @@ pub fn metalink(dir: &Path, name: &str, mirrors: &[String]) {
         Sha256::digest(piece).iter().for_each(|byte| write!(hashes, "{byte:02x}").expect("it is a string"));
         hashes += "</hash>";
     }
+
     let urls: String = (1..)
         .zip(mirrors)
         .map(|(priority, url)| format!("<url priority=\"{priority}\">{url}</url>"))

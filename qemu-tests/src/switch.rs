@@ -1,5 +1,5 @@
-//! A switch with a tagged port (IEEE 802.1Q) between a machine and a wire: the kernels here have no
-//! VLANs of their own. What the machine sends without the tag goes nowhere.
+//! A switch with a tagged port (IEEE 802.1Q) between a machine and a wire: the kernel of the test machine
+//! may have no VLANs. It drops frames that the machine sends without the tag.
 #![allow(unsafe_code)] // One ioctl.
 
 use std::fs::{File, OpenOptions};
@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-/// Where the tag is in a frame, behind both addresses.
+/// The tag's offset in a frame: after both addresses.
 const TAG_AT: usize = 12;
 const TAG: [u8; 2] = [0x81, 0x00];
 
@@ -31,20 +31,21 @@ mod ioctl {
     );
 }
 
-/// The switch; it works until its test ends.
+/// The switch. Its threads end with the test process.
 pub struct Switch {
     dir: PathBuf,
 }
 
 impl Switch {
-    /// A switch between the tap device `tap` and a machine that knows it as VLAN `id`; its sockets
-    /// are in `dir`.
+    /// A switch between the tap device `tap` and a machine that sees it as VLAN `id`; its sockets are in
+    /// `dir`.
     pub fn new(tap: &str, id: u16, dir: &Path) -> Self {
         let mut wire = attach(tap);
         let port = UnixDatagram::bind(dir.join("switch")).expect("a socket");
         let (mut to_wire, to_machine) =
             (wire.try_clone().expect("a wire"), port.try_clone().expect("a port"));
         let machine = dir.join("machine");
+
         std::thread::spawn(move || {
             let mut frame = [0; 65536];
             while let Ok(length) = port.recv(&mut frame) {
@@ -53,6 +54,7 @@ impl Switch {
                 }
             }
         });
+
         std::thread::spawn(move || {
             let mut frame = [0; 65536];
             while let Ok(length) = wire.read(&mut frame) {
@@ -60,6 +62,7 @@ impl Switch {
                 let _ = to_machine.send_to(&tag(&frame[..length], id), &machine);
             }
         });
+
         Self { dir: dir.to_owned() }
     }
 
@@ -98,6 +101,7 @@ fn untag(frame: &[u8], id: u16) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// Frames of another VLAN and untagged frames are dropped.
     #[test]
     fn only_its_vlan_passes() {
         let frame = [[7; 12].as_slice(), &[8, 0, 1, 2, 3]].concat();

@@ -1,12 +1,15 @@
-//! A TPM for a machine: swtpm, with somebody on the line between the two who writes down what is
-//! extended, and who can spoil it.
+//! TPMs for machines: swtpm, with a tap on the line between QEMU and it that records what is extended and
+//! can make the TPM fail.
 //!
-//! QEMU hands swtpm one end of a socket pair over a control socket (`SCM_RIGHTS`) and then speaks
-//! plain TPM commands through it. Here it hands it to us.
+//! QEMU passes swtpm one end of a socket pair over a control socket (`SCM_RIGHTS`) and then sends plain TPM
+//! commands through it. The tap accepts the control socket, keeps that end, and passes swtpm another one.
 
+use crate::machine::arguments;
+use crate::repository::{run, text};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -16,10 +19,19 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// No swtpm outlives this.
+/// Seconds after which an swtpm is ended, whatever happens to its test.
 const LIFE: &str = "1300";
 
-/// Which TPM.
+/// Bound for an swtpm to accept connections.
+const START: Duration = Duration::from_secs(20);
+
+/// The PCRs that InetBoot extends.
+const OURS: [u32; 2] = [8, 9];
+
+/// The answer of a TPM that failed: `TPM_RC_FAILURE`.
+const FAILURE: [u8; 10] = [0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1];
+
+/// The version of the TPM specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// TPM 1.2
@@ -28,68 +40,65 @@ pub enum Version {
     V20,
 }
 
-/// What is wrong with it, from a certain extend of PCR 8 or 9 on, counted from 0.
+/// A fault that begins after so many extends of PCR 8 and 9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// Every command is answered by a failure.
     Errors(usize),
-    /// Nothing is answered.
+    /// No command is answered.
     Silence(usize),
 }
+
+/// Extends, in order: the time and the PCR.
+type Extends = Arc<Mutex<Vec<(Instant, u32)>>>;
 
 /// A running TPM; ended when dropped.
 pub struct Tpm {
     swtpm: Child,
     dir: tempfile::TempDir,
-    extends: Arc<Mutex<Vec<(Instant, u32)>>>,
+    extends: Extends,
 }
 
 impl Tpm {
-    /// A new one, with SHA-1 and SHA-256 banks.
+    /// A new TPM, with SHA-1 and SHA-256 banks.
     pub fn new(version: Version) -> Self {
         Self::with(version, None)
     }
 
-    /// A new one that gets into trouble.
+    /// A new TPM that fails at some point.
     pub fn with(version: Version, trouble: Option<Trouble>) -> Self {
-        let dir = tempfile::tempdir().expect("a directory for a TPM");
-        let path = dir.path().to_string_lossy().into_owned();
-        let mut setup = vec!["--tpmstate", &path, "--overwrite"];
-        match version {
-            Version::V12 => {}
-            Version::V20 => setup.extend(["--tpm2", "--pcr-banks", "sha1,sha256"]),
-        }
-        crate::run(dir.path(), "swtpm_setup", &setup);
+        let dir = set_up(version);
         let behind = dir.path().join("behind");
         let mut swtpm = Command::new("timeout");
-        swtpm.args(["--kill-after=5", LIFE, "swtpm", "socket", "--tpmstate"]).arg(format!("dir={path}"));
-        swtpm.arg("--ctrl").arg(format!("type=unixio,path={}", behind.display())).stdout(Stdio::null());
+        swtpm
+            .args(["--kill-after=5", LIFE, "swtpm", "socket", "--tpmstate"])
+            .arg(format!("dir={}", text(dir.path())))
+            .arg("--ctrl")
+            .arg(format!("type=unixio,path={}", behind.display()));
         if version == Version::V20 {
             swtpm.arg("--tpm2");
         }
-        let swtpm = swtpm.process_group(0).spawn().expect("starting swtpm (scripts/setup installs it)");
-        let extends = Arc::new(Mutex::new(Vec::new()));
-        let line = Line { trouble, extends: Arc::clone(&extends) };
+        let swtpm = start(swtpm);
+
+        let extends = Extends::default();
+        let tap = Tap { trouble, extends: Arc::clone(&extends) };
         let listener = UnixListener::bind(dir.path().join("control")).expect("a control socket");
         std::thread::spawn(move || {
             while let Ok((qemu, _)) = listener.accept() {
-                line.clone().control(qemu, &behind);
+                tap.clone().pass_control(qemu, &behind);
             }
         });
         Self { swtpm, dir, extends }
     }
 
-    /// QEMU's arguments for a machine that has it.
+    /// QEMU's arguments for a machine that has it, as this device.
     pub fn qemu(&self, device: &str) -> Vec<String> {
-        let control = self.dir.path().join("control");
-        let chardev = format!("socket,id=tpm-line,path={}", control.display());
+        let chardev = format!("socket,id=tpm-line,path={}", self.dir.path().join("control").display());
         let device = format!("{device},tpmdev=tpm0");
-        ["-chardev", &chardev, "-tpmdev", "emulator,id=tpm0,chardev=tpm-line", "-device", &device]
-            .map(str::to_owned)
-            .to_vec()
+        arguments(["-chardev", &chardev, "-tpmdev", "emulator,id=tpm0,chardev=tpm-line", "-device", &device])
     }
 
-    /// What was extended so far: when, and which PCR.
+    /// The extends so far: the time and the PCR.
     pub fn extends(&self) -> Vec<(Instant, u32)> {
         self.extends.lock().unwrap().clone()
     }
@@ -101,69 +110,69 @@ impl Drop for Tpm {
     }
 }
 
-#[derive(Clone)]
-struct Line {
-    trouble: Option<Trouble>,
-    extends: Arc<Mutex<Vec<(Instant, u32)>>>,
+/// The state of a new TPM, in a directory.
+fn set_up(version: Version) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory for a TPM");
+    let path = text(dir.path());
+    let mut setup = vec!["--tpmstate", &path, "--overwrite"];
+    match version {
+        Version::V12 => {}
+        Version::V20 => setup.extend(["--tpm2", "--pcr-banks", "sha1,sha256"]),
+    }
+    run(dir.path(), "swtpm_setup", &setup);
+    dir
 }
 
-impl Line {
-    /// Pass control messages on, but for the socket in them: put ourselves into its place.
-    fn control(self, qemu: UnixStream, behind: &Path) {
+fn start(mut swtpm: Command) -> Child {
+    swtpm.stdout(Stdio::null()).process_group(0).spawn().expect("starting swtpm (scripts/setup installs it)")
+}
+
+/// The line between QEMU and swtpm.
+#[derive(Clone)]
+struct Tap {
+    trouble: Option<Trouble>,
+    extends: Extends,
+}
+
+impl Tap {
+    /// Passes control messages on to swtpm, which listens at `behind`, and its answers back.
+    fn pass_control(self, qemu: UnixStream, behind: &Path) {
         let swtpm = connect(behind);
         let (mut answers, mut back) = (swtpm.try_clone().unwrap(), qemu.try_clone().unwrap());
         std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            let mut space = cmsg_space!(RawFd);
-            loop {
-                let mut slices = [IoSliceMut::new(&mut bytes)];
-                let received =
-                    recvmsg::<()>(qemu.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty());
-                let Ok(message) = received else { return };
-                let length = message.bytes;
-                let rights = message.cmsgs().into_iter().flatten().find_map(|part| match part {
-                    ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-                    _ => None,
-                });
-                if length == 0 {
-                    return;
-                }
-                let mut ours = None;
-                if let Some(fd) = rights {
-                    // SAFETY: the kernel just made this descriptor for us, and nobody else knows of it.
-                    #[allow(unsafe_code)]
-                    let data = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-                    let (here, there) = UnixStream::pair().unwrap();
-                    let line = self.clone();
-                    std::thread::spawn(move || line.commands(data, here));
-                    ours = Some(there);
-                }
-                let fds = ours.iter().map(AsRawFd::as_raw_fd).collect::<Vec<_>>();
-                let rights = [ControlMessage::ScmRights(&fds)];
-                let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-                let slices = [IoSlice::new(&bytes[..length])];
-                if sendmsg::<()>(swtpm.as_raw_fd(), &slices, rights, MsgFlags::empty(), None).is_err() {
-                    return;
-                }
-            }
-        });
+        std::thread::spawn(move || while self.pass_message(&qemu, &swtpm).is_some() {});
     }
 
-    /// Pass commands on, as long as there is no trouble.
-    fn commands(self, mut qemu: UnixStream, mut swtpm: UnixStream) {
-        let mut ours = 0;
+    /// Passes one control message on. If it carries the socket for TPM commands, another socket goes to
+    /// swtpm, and the tap is between the two. `None` when a side hung up.
+    fn pass_message(&self, qemu: &UnixStream, swtpm: &UnixStream) -> Option<()> {
+        let (bytes, socket) = receive(qemu)?;
+        let passed = socket.map(|data| {
+            let (here, there) = UnixStream::pair().unwrap();
+            let tap = self.clone();
+            std::thread::spawn(move || tap.pass_commands(data, here));
+            there
+        });
+
+        let fds: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        sendmsg::<()>(swtpm.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::empty(), None).ok()?;
+        Some(())
+    }
+
+    /// Passes TPM commands on and the answers back, until the trouble begins.
+    fn pass_commands(self, mut qemu: UnixStream, mut swtpm: UnixStream) {
+        let mut extended = 0;
         while let Some(command) = message(&mut qemu) {
-            if let Some(pcr) = extended(&command) {
+            if let Some(pcr) = extended_pcr(&command) {
                 self.extends.lock().unwrap().push((Instant::now(), pcr));
-                ours += usize::from(pcr == 8 || pcr == 9);
+                extended += usize::from(OURS.contains(&pcr));
             }
+
             let answer = match self.trouble {
-                Some(Trouble::Errors(from)) if ours > from => {
-                    // TPM_RC_FAILURE
-                    Some([0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1].to_vec())
-                }
-                Some(Trouble::Silence(from)) if ours > from => None,
+                Some(Trouble::Errors(from)) if extended > from => Some(FAILURE.to_vec()),
+                Some(Trouble::Silence(from)) if extended > from => None,
                 _ => swtpm.write_all(&command).ok().and_then(|()| message(&mut swtpm)),
             };
             match answer {
@@ -175,7 +184,26 @@ impl Line {
     }
 }
 
-/// A command or an answer: a head of ten bytes, which says how long it is.
+/// A control message of QEMU's, and the socket that it carries. `None` when QEMU hung up.
+fn receive(qemu: &UnixStream) -> Option<(Vec<u8>, Option<UnixStream>)> {
+    let mut bytes = [0; 4096];
+    let mut space = cmsg_space!(RawFd);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let message = recvmsg::<()>(qemu.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty()).ok()?;
+    let length = message.bytes;
+    let fd = message.cmsgs().into_iter().flatten().find_map(|part| match part {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    let socket = fd.map(|fd| {
+        // SAFETY: the kernel just made this descriptor for us; it is used nowhere else.
+        #[allow(unsafe_code)]
+        UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    (length > 0).then(|| (bytes[..length].to_vec(), socket))
+}
+
+/// Reads a command or an answer: a header of ten bytes, with the length of the whole in it.
 fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
     let mut message = vec![0; 10];
     from.read_exact(&mut message).ok()?;
@@ -186,13 +214,13 @@ fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
 }
 
 /// The PCR that a command extends: `TPM2_PCR_Extend`, or `TPM_Extend`.
-fn extended(command: &[u8]) -> Option<u32> {
+fn extended_pcr(command: &[u8]) -> Option<u32> {
     let number = |at: usize| Some(u32::from_be_bytes(command.get(at..at + 4)?.try_into().ok()?));
     matches!((command[0], number(6)?), (0x80, 0x182) | (0, 0x14)).then(|| number(10)).flatten()
 }
 
 fn connect(path: &Path) -> UnixStream {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + START;
     loop {
         match UnixStream::connect(path) {
             Ok(stream) => return stream,
@@ -202,7 +230,7 @@ fn connect(path: &Path) -> UnixStream {
     }
 }
 
-/// A TPM 2.0 without a machine, for tools on this one.
+/// A TPM 2.0 without a machine, for tools on this one; ended when dropped.
 pub struct Bare {
     swtpm: Child,
     _dir: tempfile::TempDir,
@@ -210,43 +238,29 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// A new one, started.
+    /// A new TPM, started.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory for a TPM");
-        let path = dir.path().to_string_lossy().into_owned();
-        crate::run(
-            dir.path(),
-            "swtpm_setup",
-            &["--tpm2", "--tpmstate", &path, "--overwrite", "--pcr-banks", "sha1,sha256"],
-        );
-        // The control port has to be the next one. No pair is tried twice: another test may be about to
-        // take it.
-        static PAIRS: AtomicU16 = AtomicU16::new(0);
-        let pairs = std::iter::repeat_with(|| PAIRS.fetch_add(1, Ordering::Relaxed));
-        let mut ports = pairs.map(|pair| 21_000 + std::process::id() as u16 % 10_000 + 2 * pair);
-        let port = ports.find(|port| {
-            let is_free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-            is_free(*port) && is_free(port + 1)
-        });
-        let port = port.expect("two free ports");
+        let dir = set_up(Version::V20);
+        let (port, control) = two_ports();
         let mut swtpm = Command::new("timeout");
-        swtpm.args([LIFE, "swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear"]);
-        swtpm.arg("--tpmstate").arg(format!("dir={path}")).stdout(Stdio::null());
         swtpm
+            .args([LIFE, "swtpm", "socket", "--tpm2", "--flags", "not-need-init,startup-clear", "--tpmstate"])
+            .arg(format!("dir={}", text(dir.path())))
             .arg("--server")
             .arg(format!("type=tcp,port={port}"))
             .arg("--ctrl")
-            .arg(format!("type=tcp,port={}", port + 1));
-        let swtpm = swtpm.process_group(0).spawn().expect("starting swtpm (scripts/setup installs it)");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while std::net::TcpStream::connect(("127.0.0.1", port + 1)).is_err() {
+            .arg(format!("type=tcp,port={control}"));
+        let swtpm = start(swtpm);
+
+        let deadline = Instant::now() + START;
+        while TcpStream::connect(("127.0.0.1", control)).is_err() {
             assert!(Instant::now() < deadline, "swtpm does not come up");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { swtpm, _dir: dir, port }
     }
 
-    /// Run a program of tpm2-tools or of IBM's tools with it, in `dir`; what it prints.
+    /// Runs a program of tpm2-tools or of IBM's tools with this TPM, in `dir`, and gives its output.
     pub fn run(&self, dir: &Path, program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program)
             .args(arguments)
@@ -272,4 +286,15 @@ impl Drop for Bare {
     fn drop(&mut self) {
         crate::end(&mut self.swtpm);
     }
+}
+
+/// Two free ports; the tools expect the control port right after the first. No pair is tried twice: another
+/// test may be about to use it.
+fn two_ports() -> (u16, u16) {
+    static PAIRS: AtomicU16 = AtomicU16::new(0);
+    let pairs = std::iter::repeat_with(|| PAIRS.fetch_add(1, Ordering::Relaxed));
+    let mut ports = pairs.map(|pair| 21_000 + std::process::id() as u16 % 10_000 + 2 * pair);
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let port = ports.find(|port| is_free(*port) && is_free(port + 1)).expect("two free ports");
+    (port, port + 1)
 }

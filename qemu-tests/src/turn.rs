@@ -1,11 +1,11 @@
-//! Turns: only as many machines work at a time as the processors can serve. More get in each other's way:
-//! four emulated ones on two processors take a fifth more of their time than three.
+//! Turns: only as many machines work at a time as the processors can serve. More slow each other down:
+//! four emulated machines on two processors need a fifth more processor time than three.
 
 use std::num::NonZero;
 use std::sync::{Condvar, Mutex};
 use std::thread::available_parallelism;
 
-/// How many machines have a turn.
+/// The number of machines that have a turn.
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static GIVEN_BACK: Condvar = Condvar::new();
 
@@ -14,8 +14,8 @@ static GIVEN_BACK: Condvar = Condvar::new();
 pub struct Turn(());
 
 impl Turn {
-    /// Waits until there is one. They are one more than the processors, for now and then every machine
-    /// waits for something.
+    /// Waits for a turn. There is one more than there are processors, because every machine waits for
+    /// its disk or the network now and then.
     pub fn take() -> Self {
         let turns = available_parallelism().map_or(1, NonZero::get) + 1;
         let taken = TAKEN.lock().unwrap();

@@ -1,16 +1,34 @@
-//! Shell patterns, as `modules.alias` and our tables use them: `*`, `?` and `[a-z]`. Pure.
+//! Patterns with wildcards. Pure.
+//!
+//! [`matches`] takes shell patterns, as depmod's `modules.alias` and our own tables have them: `*`, `?` and
+//! `[a-z]`. [`matches_text`] takes text in which `*` alone is special, for patterns that people make of
+//! lines they saw: addresses have `?`, `[` and `]` in them.
 
-/// Whether `text` matches all of `pattern`.
+/// True if the shell pattern `pattern` takes all of `text`.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    run(pattern.as_bytes(), text.as_bytes(), shell)
+}
+
+/// True if `pattern` takes all of `text`; `*` stands for any text, and every other character for itself.
+pub fn matches_text(pattern: &str, text: &str) -> bool {
+    run(pattern.as_bytes(), text.as_bytes(), literal)
+}
+
+/// The place after the element of a pattern at an index, if that element takes a byte.
+type Element = fn(&[u8], usize, u8) -> Option<usize>;
+
+/// Goes back to the last star only: whatever an earlier one could take, the last can take too, so the
+/// time is at most the product of both lengths.
+fn run(pattern: &[u8], text: &[u8], element: Element) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on when what follows the last star does not fit.
     let mut retry: Option<(usize, usize)> = None;
+
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
             retry = Some((p + 1, t));
             p += 1;
-        } else if let Some(next) = one(pattern, p, text[t]) {
+        } else if let Some(next) = element(pattern, p, text[t]) {
             p = next;
             t += 1;
         } else if let Some((after_star, from)) = retry {
@@ -24,13 +42,18 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// The place behind the pattern's element at `p`, if that element takes `byte`.
-fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+fn literal(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
+    (*pattern.get(p)? == byte).then_some(p + 1)
+}
+
+/// `?`, a set in brackets, or a literal.
+fn shell(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     match *pattern.get(p)? {
         b'?' => Some(p + 1),
         b'[' => {
             let close = p + 1 + pattern[p + 1..].iter().position(|byte| *byte == b']')?;
             let set = &pattern[p + 1..close];
+
             let mut at = 0;
             while at < set.len() {
                 let (low, high, width) = match set[at..] {
@@ -45,7 +68,7 @@ fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
             }
             None
         }
-        literal => (literal == byte).then_some(p + 1),
+        _ => literal(pattern, p, byte),
     }
 }
 
@@ -77,16 +100,31 @@ mod tests {
         assert!(!matches("*.squashfs", "filesystem.squashfs.md5"));
     }
 
+    /// Only `*` is special in a text pattern; a shell pattern would take `[…]` for a set.
+    #[test]
+    fn addresses_match_themselves() {
+        let line = "ip=[fd00::2]/64 netdir=http://[fd00::1]/x.iso?a=b";
+        assert!(matches_text(line, line) && !matches(line, line));
+        assert!(matches_text("*http://[fd00::1]/*?a=*", line));
+        assert!(!matches_text("*/x?iso*", line));
+    }
+
     proptest! {
         #[test]
         fn no_pattern_makes_it_panic(pattern in "[a-c*?\\[\\]-]{0,12}", text in "[a-c\\[\\]-]{0,12}") {
             matches(&pattern, &text);
+            matches_text(&pattern, &text);
         }
 
         #[test]
         fn text_without_specials_matches_itself(text in "[a-z0-9.]{0,20}") {
             prop_assert!(matches(&text, &text));
             prop_assert!(matches("*", &text));
+        }
+
+        #[test]
+        fn every_text_matches_itself(text in "\\PC{0,20}") {
+            prop_assert!(matches_text(&text, &text));
         }
     }
 }

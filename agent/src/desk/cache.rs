@@ -1,6 +1,7 @@
-//! `inetbootctl cache ...`: makes and shows disks that keep pieces across boots.
+//! `inetbootctl cache`: makes and shows disks that keep pieces of images across boots.
 
 use crate::base::console::size;
+use crate::desk::Say;
 use crate::formats::disk_layout::{Id, SLOT};
 use crate::source::disk::Disk;
 use anyhow::{Context, ensure};
@@ -10,10 +11,13 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Make a cache on `path`.
-pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+/// Makes a cache on the disk, the partition or the file at `path`.
+///
+/// # Errors
+/// It is in use, or it is not empty and `force` is not given.
+pub fn format(path: &Path, label: &str, force: bool, say: &Say) -> anyhow::Result<()> {
     let named = || format!("opening {}", path.display());
-    // Of a device, exclusive: not one that is mounted.
+    // For a block device this fails while it is mounted, or in use by another cache.
     let exclusive = OFlags::EXCL.bits() as i32;
     let mut file =
         OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(path).with_context(named)?;
@@ -23,10 +27,12 @@ pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyh
         "{} is not empty, and all that is on it would be lost; --force does it",
         path.display()
     );
+
     let mut id = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut id).context("reading /dev/urandom")?;
     let superblock = Disk::format(&file, Id(id), label, bytes)
         .with_context(|| format!("formatting {}", path.display()))?;
+
     say(&format!(
         "{}: a cache for {} of images, called {label}",
         path.display(),
@@ -36,6 +42,7 @@ pub fn format(path: &Path, label: &str, force: bool, say: &dyn Fn(&str)) -> anyh
     Ok(())
 }
 
+/// Looks at both ends alone, which hold the marks of file systems and partition tables.
 fn is_empty(file: &File, bytes: u64) -> std::io::Result<bool> {
     for end in Disk::ends(bytes) {
         let mut found = vec![0; (end.end - end.start) as usize];
@@ -47,8 +54,8 @@ fn is_empty(file: &File, bytes: u64) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// What the cache on `path` is called, and how full it is.
-pub fn info(path: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()> {
+/// Shows the name of a cache, and how full it is.
+pub fn info(path: &Path, say: &Say) -> anyhow::Result<()> {
     let disk = Disk::open(path)?;
     let (superblock, used) = (disk.superblock(), disk.used()?);
     say(&format!("label: {}", superblock.label));

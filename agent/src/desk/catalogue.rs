@@ -1,59 +1,66 @@
-//! `inetbootctl catalogue`: GRUB's and iPXE's menus, of the same file as the agent's own.
+//! `inetbootctl catalogue`: makes GRUB's and iPXE's menus of the file that the agent's own menu reads.
 
-use crate::base::failure::Explain;
 use crate::config::Config;
+use crate::formats::boot_menu::grub_quoted;
 use crate::formats::catalogue::{Catalogue, Entry};
 use crate::formats::cmdline;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-/// What follows the catalogue's entries in every menu: what it is called, its title, and its arguments.
+/// The entries that follow those of the catalogue in every menu: name, title, and arguments.
 const OURS: [(&str, &str, &str); 2] = [
     ("menu", "InetBoot's own menu, for other addresses", ""),
     ("shell", "InetBoot shell", "inetboot.onfail=shell"),
 ];
 
-/// Names of menus and entries that are there anyhow.
+/// Names that the menus use themselves.
 const RESERVED: [&str; 4] = ["exit", "inetboot", "menu", "shell"];
 
-/// What iPXE, which has no quotes, would not leave as it is.
-const IPXE_MEANS: [&str; 5] = ["${", "&&", "||", ";", "#"];
+/// Text that iPXE interprets wherever it stands: it has no quotes.
+const IPXE_SPECIAL: [&str; 5] = ["${", "&&", "||", ";", "#"];
 
-/// The catalogue in the file `path`; every entry of it can be booted.
+/// Reads a catalogue from a file.
+///
+/// # Errors
+/// It cannot be read, or one of its entries cannot be booted or cannot be written into a menu.
 pub fn read(path: &Path) -> anyhow::Result<Catalogue> {
     let name = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let catalogue = Catalogue::decode(&text).with_context(|| format!("{name} is not understood"))?;
     for entry in &catalogue.entries {
         Config::parse(&cmdline::words(&entry.to_string()))
-            .map_err(|error| anyhow!("{name}: entry {}: {error}. {}", entry.name, error.hint()))?;
+            .with_context(|| format!("{name}: entry {}", entry.name))?;
         ensure!(
             !RESERVED.contains(&&*entry.name),
             "{name}: entry {}: that name is one of ours ({})",
             entry.name,
             RESERVED.join(", ")
         );
-        let means = |part: &str| IPXE_MEANS.iter().find(|mark| part.contains(**mark));
-        if let Some(mark) = entry.words.iter().chain([&entry.title]).find_map(|part| means(part)) {
+        if let Some(mark) = ipxe_mark(&entry.title).or_else(|| ipxe_mark(&entry.to_string())) {
             bail!("{name}: entry {}: iPXE would take \"{mark}\" for its own: leave it out", entry.name);
         }
     }
     Ok(catalogue)
 }
 
-/// A menu for GRUB. Kernel and initramfs are in `$inetboot`, as is a second initrd with the shell where
-/// there `is_shell`; every kernel gets `arguments` too. A menu of ours alone also has the catalogue's timeout.
-pub fn grub(catalogue: &Catalogue, arguments: &str, is_shell: bool, is_alone: bool) -> String {
+/// The first mark in `text` that iPXE would interpret.
+pub(super) fn ipxe_mark(text: &str) -> Option<&'static str> {
+    IPXE_SPECIAL.into_iter().find(|mark| text.contains(mark))
+}
+
+/// Makes a menu for GRUB, with kernel and initramfs in `$inetboot`. Every kernel gets `arguments` too, and, if
+/// `has_shell`, a second initrd with the shell. A menu that `is_whole` also has the catalogue's timeout.
+pub fn grub(catalogue: &Catalogue, arguments: &str, has_shell: bool, is_whole: bool) -> String {
     let mut text = match catalogue.timeout {
-        Some(timeout) if is_alone => format!("set timeout={}\n", timeout.as_secs()),
+        Some(timeout) if is_whole => format!("set timeout={}\n", timeout.as_secs()),
         _ => String::new(),
     };
-    for (name, title, words) in rows(catalogue, is_shell) {
+    for (name, title, words) in rows(catalogue, has_shell) {
         let words = grub_words(&format!("{arguments} {words}"));
-        let shell = if is_shell { " $inetboot/shell.img" } else { "" };
-        // By their first letters: there are many others before them.
+        let shell = if has_shell { " $inetboot/shell.img" } else { "" };
+        // Our own entries come after many others, and so are chosen by their first letters.
         let is_ours = OURS.iter().any(|(ours, ..)| *ours == name);
         let hotkey = if is_ours { format!(" --hotkey={}", &name[..1]) } else { String::new() };
         let _ = write!(
@@ -65,25 +72,27 @@ pub fn grub(catalogue: &Catalogue, arguments: &str, is_shell: bool, is_alone: bo
     text
 }
 
-/// Files for a web server's directory, beside vmlinuz and initramfs.img: a menu for iPXE, and a script
-/// for each entry.
-pub fn ipxe(catalogue: &Catalogue, arguments: &str, is_shell: bool) -> Vec<(String, String)> {
+/// Makes a menu for iPXE and a script for each entry: file names and contents, for the directory on a web server
+/// that has vmlinuz and initramfs.img.
+pub fn ipxe(catalogue: &Catalogue, arguments: &str, has_shell: bool) -> Vec<(String, String)> {
     let wait = match catalogue.timeout {
         None => String::new(),
         Some(timeout) => format!(" --timeout {}", timeout.as_millis()),
     };
+
     let mut menu = String::from("#!ipxe\n:start\nmenu InetBoot: what shall be booted?\n");
     let mut scripts = Vec::new();
-    for (name, title, words) in rows(catalogue, is_shell) {
+    for (name, title, words) in rows(catalogue, has_shell) {
         let _ = writeln!(menu, "item {name} {title}");
         let words: String =
             cmdline::words(&format!("{arguments} {words}")).iter().map(|word| format!(" {word}")).collect();
-        let (named, loaded) = if is_shell { (" initrd=shell.img", "initrd shell.img\n") } else { ("", "") };
+        let (named, loaded) = if has_shell { (" initrd=shell.img", "initrd shell.img\n") } else { ("", "") };
         let script = format!(
             "#!ipxe\n# {title}\nkernel vmlinuz initrd=initramfs.img{named} BOOTIF=01-${{netX/mac:hexhyp}}{words}\ninitrd initramfs.img\n{loaded}boot\n"
         );
         scripts.push((format!("{name}.ipxe"), script));
     }
+
     let _ = write!(
         menu,
         "item exit iPXE's own shell\nchoose{wait} selected || goto exit\niseq ${{selected}} exit && goto exit ||\nchain ${{selected}}.ipxe || goto start\n:exit\nshell\n"
@@ -92,31 +101,24 @@ pub fn ipxe(catalogue: &Catalogue, arguments: &str, is_shell: bool) -> Vec<(Stri
     scripts
 }
 
-fn rows(catalogue: &Catalogue, is_shell: bool) -> impl Iterator<Item = (&str, &str, String)> {
-    let theirs = catalogue.entries.iter();
-    let theirs = theirs.map(|entry: &Entry| (&*entry.name, &*entry.title, entry.to_string()));
-    let ours = OURS.into_iter().filter(move |(name, ..)| is_shell || *name != "shell");
-    theirs.chain(ours.map(|(name, title, words)| (name, title, words.to_owned())))
+/// Name, title and arguments of each entry.
+fn rows(catalogue: &Catalogue, has_shell: bool) -> impl Iterator<Item = (&str, &str, String)> {
+    let entries = catalogue.entries.iter();
+    let entries = entries.map(|entry: &Entry| (&*entry.name, &*entry.title, entry.to_string()));
+    let ours = OURS.into_iter().filter(move |(name, ..)| has_shell || *name != "shell");
+    entries.chain(ours.map(|(name, title, words)| (name, title, words.to_owned())))
 }
 
-/// Kernel arguments, each behind a blank, as GRUB wants them.
+/// Kernel arguments in GRUB's language, a blank before each.
 pub(super) fn grub_words(words: &str) -> String {
     cmdline::words(words).iter().map(|word| format!(" {}", grub_word(word))).collect()
 }
 
-/// GRUB puts quotes around a word with blanks by itself, and a backslash before those that are there.
+/// GRUB puts quotes around a word with blanks by itself, so the word is given to it without its own.
 fn grub_word(word: &cmdline::Word) -> String {
     match &word.value {
         Some(value) => grub_quoted(&format!("{}={value}", word.key)),
         None => grub_quoted(&word.key),
-    }
-}
-
-fn grub_quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
-    match text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 

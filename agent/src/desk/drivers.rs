@@ -1,5 +1,5 @@
-//! A kernel's module tree, pruned to what `drivers.list` names and what that needs: what our own
-//! initramfs takes from a stock kernel, and an overlay from the target's.
+//! A kernel's module tree, pruned to the modules that `drivers.list` names and those that they need. Our own
+//! initramfs takes them from a stock kernel, and an overlay from the target's.
 
 use crate::base::glob;
 use crate::formats::compression;
@@ -11,14 +11,14 @@ use std::io;
 /// The list that belongs to this release.
 pub const LIST: &str = include_str!("drivers.list");
 
-/// depmod's files whose lines are kept where they speak of a module that is.
+/// depmod's files that lose the lines of modules that are left out.
 const TEXTS: [&str; 3] = ["modules.dep", "modules.alias", "modules.softdep"];
 
-/// depmod's files that are kept whole: what is built in.
+/// depmod's files that are kept whole: they are about built-in modules.
 const BUILTIN: [&str; 2] = ["modules.builtin", "modules.builtin.modinfo"];
 
-/// The files that `list` takes from a tree of which `read` reads the files: their names there, packed
-/// modules without that suffix, and their contents unpacked.
+/// The files that `list` takes from a module tree, by name and contents. `read` reads a file of the tree.
+/// Modules are unpacked, and their names lose the suffix of the packing.
 pub fn pruned(
     list: &str,
     read: &dyn Fn(&str) -> io::Result<Vec<u8>>,
@@ -30,6 +30,8 @@ pub fn pruned(
     let text = |name: &str| {
         String::from_utf8(depmod(name).unwrap_or_default()).with_context(|| format!("reading {name}"))
     };
+
+    // The modules that the list takes, and those that they need.
     let dep = text("modules.dep")?;
     let paths: Vec<&str> = dep.lines().filter_map(|line| Some(line.split_once(':')?.0)).collect();
     let wanted = take(&paths, list);
@@ -40,10 +42,12 @@ pub fn pruned(
     let mut files = Vec::new();
     for path in &kept {
         let bytes = read(path).with_context(|| format!("reading module {path}"))?;
-        // Packed once, by us and with everything else: smaller, and quicker to unpack.
+        // The whole archive is packed once: smaller, and quicker to unpack than packed modules in it.
         let contents = compression::unpack(&bytes).with_context(|| format!("unpacking module {path}"))?;
         files.push((plain(path).to_owned(), contents));
     }
+
+    // depmod's files, with the lines of those modules alone.
     for name in TEXTS {
         let text = text(name)?;
         let lines =
@@ -57,7 +61,7 @@ pub fn pruned(
     Ok(files)
 }
 
-/// The paths that the patterns take, later lines having the last word.
+/// The paths that the lines of `list` take: a pattern adds paths, and one after `!` takes them away again.
 fn take<'a>(paths: &[&'a str], list: &str) -> BTreeSet<&'a str> {
     let mut taken: BTreeSet<&str> = BTreeSet::new();
     for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -69,7 +73,7 @@ fn take<'a>(paths: &[&'a str], list: &str) -> BTreeSet<&'a str> {
     taken
 }
 
-/// The module a line of one of depmod's files speaks of.
+/// The module that a line of one of depmod's files is about.
 fn subject(file: &str, line: &str) -> Option<String> {
     match file {
         "modules.dep" => Some(name_of(line.split_once(':')?.0)),

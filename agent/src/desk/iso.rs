@@ -1,7 +1,7 @@
-//! An ISO and the root file system in it, read without mounting them: on a desk nobody is root.
+//! An ISO and the root file system in it, read without mounting them, which would need root.
 //!
-//! The CD becomes a directory of its own, with its small files as they are and holes for its large
-//! ones, until somebody asks for those.
+//! The ISO's tree is laid out in a temporary directory. Small files have their contents there; large ones are
+//! holes until [`Iso::fetch`] fills them in.
 
 use crate::medium::root::NESTED;
 use crate::medium::{Directory, MediumError, Root};
@@ -20,13 +20,13 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// Menus and marks are smaller, kernels larger.
+/// Bytes of a file that is laid out with its contents, at most. Menus and marks are smaller, kernels larger.
 const SMALL: u64 = 256 << 10;
 
-/// Directories in directories; ECMA-119 has eight.
+/// Directories within directories at most; ECMA-119 allows eight.
 const DEEPEST: usize = 32;
 
-/// An image as a reader.
+/// A reader of an image.
 #[derive(Clone)]
 struct Reader {
     source: Arc<dyn Source>,
@@ -55,7 +55,7 @@ impl Seek for Reader {
     }
 }
 
-/// A file of an image, as a source of its own: files of an ISO lie in one piece.
+/// A file of an ISO as a source of its own. Such files lie in one piece.
 struct Slice {
     source: Arc<dyn Source>,
     start: u64,
@@ -114,14 +114,14 @@ impl Tree {
     }
 }
 
-/// An ISO, laid out in a directory.
+/// An ISO that is laid out in a directory.
 pub struct Iso {
     tree: Tree,
     dir: TempDir,
 }
 
 impl Iso {
-    /// Lay out the ISO that `source` holds.
+    /// Lays out the ISO that `source` holds.
     pub fn open(source: &Arc<dyn Source>) -> anyhow::Result<Self> {
         let tree = Tree::of(source)?;
         let dir = tempfile::tempdir().context("making a directory for the ISO's files")?;
@@ -149,7 +149,7 @@ impl Iso {
         Ok(())
     }
 
-    /// Fill in the contents of the file at `path`.
+    /// Fills in the contents of the file at `path`.
     pub fn fetch(&self, path: &Path) -> anyhow::Result<()> {
         let what = || format!("reading {} of the ISO", path.display());
         let node = self.tree.node(path).with_context(what)?;
@@ -183,12 +183,13 @@ impl Iso {
             let unpacked: Arc<dyn Source> = Arc::new(Cloop::open(file)?);
             return Ok(Box::new(Tree::of(&unpacked)?));
         }
+
         let reader = BufReader::with_capacity(1 << 17, Reader { source: file, at: 0 });
         let squashfs = Squashfs(FilesystemReader::from_reader(reader).map_err(|error| anyhow!("{error}"))?);
         match NESTED.iter().find_map(|path| squashfs.file(Path::new(path))) {
             None => Ok(Box::new(squashfs)),
             Some(nested) => {
-                // The squashfs can only be read from a file's start, and nobody reads an ext4 so.
+                // A file of a squashfs is read from its start on, and an ext4 has to be read anywhere.
                 let mut image = tempfile::NamedTempFile::new().context("keeping the nested root")?;
                 io::copy(&mut squashfs.0.file(nested).reader(), &mut image)?;
                 let ext4 = Ext4::load_from_path(image.path()).map_err(|error| anyhow!("{error}"))?;

@@ -1,8 +1,8 @@
 //! `inetbootctl mount URL DIR`: the image appears as one file in DIR.
 
 use crate::base::console::size;
-use crate::base::failure::{Explain, chain};
 use crate::config::{Access, Wanted};
+use crate::desk::files;
 use crate::formats::url::Url;
 use crate::machine::loopdev::LoopDevice;
 use crate::medium::fuse::FuseMount;
@@ -15,37 +15,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A person at a desk prefers an error to a hanging program.
+/// Ends with an error after a minute without a server, instead of waiting for ever as a boot does.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// How the names of indexes end.
+/// The suffixes of indexes.
 const INDEXES: [&str; 4] = [".idx", ".torrent", ".meta4", ".caibx"];
 
-/// What to mount where.
+/// The parameters of [`run`].
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The image.
     pub image: Wanted,
     /// An existing, empty directory.
     pub dir: PathBuf,
-    /// How to reach the server.
     pub access: Access,
-    /// Where the profile goes.
+    /// The file for the profile: the order in which the image was read.
     pub record: Option<PathBuf>,
-    /// Whether to make a block device of it too.
+    /// True to make a block device of the image as well.
     pub device: bool,
 }
 
-/// Mount, say so with `say`, and serve until the file is unmounted or the program is told to stop.
+/// Mounts the image, and serves it until it is unmounted or the program gets a signal to stop.
 pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     let dir = &request.dir;
     anyhow::ensure!(dir.is_dir(), "{} is not a directory; create it first", dir.display());
+    if let Some(path) = &request.record {
+        files::ensure_replaceable(path, files::PROFILE)?;
+    }
     // Before any thread is started, so that all of them inherit the mask.
     let stop = stop_signals();
     stop.thread_block().context("blocking signals")?;
 
-    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)
-        .map_err(|error| anyhow::anyhow!("{}. {}", chain(&error), error.hint()))?;
+    let image = Image::open_ahead(&request.image, &request.access, PATIENCE)?;
     let mount = FuseMount::mount(Arc::clone(image.source()), dir, OsStr::new(file_name(&request.image)))
         .with_context(|| format!("mounting on {} (this needs root, or the package fuse3)", dir.display()))?;
     let length = size(image.source().len());
@@ -70,14 +70,14 @@ pub fn run(request: &Request, say: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
     mount.wait().context("serving the image")?;
     image.settle();
     if let (Some(path), Some(profile)) = (&request.record, image.profile()) {
-        std::fs::write(path, profile.encode()).with_context(|| format!("writing {}", path.display()))?;
+        files::write(path, files::PROFILE, profile.encode().as_bytes())?;
     }
     let traffic = image.traffic();
     say(&format!("unmounted; {} crossed the network in {} requests", size(traffic.bytes), traffic.requests));
     Ok(())
 }
 
-/// What the image is called where only its index is named.
+/// The name of the file in the directory: the image's, even if the address is that of its index.
 fn file_name(image: &Wanted) -> &str {
     let name = image.urls.first().map_or("image", Url::file_name);
     INDEXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
@@ -91,7 +91,7 @@ fn stop_signals() -> SigSet {
     stop
 }
 
-/// Unmounting is what ends the session, whoever does it.
+/// Unmounts when a signal asks for it. Unmounting ends the session, as it does when another program unmounts.
 fn end_when_told(stop: &SigSet, device: Option<LoopDevice>, dir: &Path) {
     let told = stop.wait().is_ok();
     // It holds the file open.

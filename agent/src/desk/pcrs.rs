@@ -6,14 +6,15 @@
 //! ```
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use crate::formats::pieces::{hex, unhex};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Values by bank and PCR.
-pub type Values = BTreeMap<(Bank, u32), Vec<u8>>;
+pub type Values = BTreeMap<(Bank, Pcr), Vec<u8>>;
 
-/// Write them.
+/// Writes them as `tpm2_pcrread` does.
 pub fn encode(values: &Values) -> String {
     let mut text = String::new();
     let mut last = None;
@@ -27,7 +28,10 @@ pub fn encode(values: &Values) -> String {
     text
 }
 
-/// Read them; what is wrong is told by its line.
+/// Reads the output of `tpm2_pcrread`.
+///
+/// # Errors
+/// A sentence that quotes the line that is wrong.
 pub fn decode(text: &str) -> Result<Values, String> {
     let mut values = Values::new();
     let mut bank = None;
@@ -38,9 +42,9 @@ pub fn decode(text: &str) -> Result<Values, String> {
             bank = Bank::from_name(left.trim());
             continue;
         }
-        // Banks that are not known here are nobody's business.
+        // Values of banks that are not known here are passed over.
         let Some(bank) = bank else { continue };
-        let pcr = left.trim().parse().map_err(|_| wrong())?;
+        let pcr = left.trim().parse().ok().and_then(Pcr::new).ok_or_else(wrong)?;
         let value = right.trim().strip_prefix("0x").and_then(unhex);
         let value = value.filter(|value| value.len() == bank.size()).ok_or_else(wrong)?;
         values.insert((bank, pcr), value);
@@ -63,7 +67,10 @@ mod tests {
         let values = decode(&text).unwrap();
         assert_eq!(
             values,
-            Values::from([((Bank::Sha1, 8), vec![0xab; 20]), ((Bank::Sha1, 10), vec![0; 20])])
+            Values::from([
+                ((Bank::Sha1, Pcr::ALL[8]), vec![0xab; 20]),
+                ((Bank::Sha1, Pcr::ALL[10]), vec![0; 20])
+            ])
         );
         assert_eq!(decode(&encode(&values)), Ok(values));
         assert!(decode("  sha1:\n    8 : 0xAB\n").unwrap_err().contains("8 : 0xAB"));

@@ -1,5 +1,5 @@
-//! `inetbootctl predict`: the event log of a boot that has not happened, from what it will be made
-//! of; by the same rooms that will make it.
+//! `inetbootctl predict`: makes the event log that a boot will leave, without booting. It runs the boot's own steps
+//! on the same inputs.
 
 use crate::config::{Boot, Config};
 use crate::desk::log;
@@ -12,24 +12,24 @@ use crate::machine::drivers::Device;
 use crate::machine::ledger::Evidence;
 use crate::measure::{Agent, of_recipe, of_serving};
 use crate::miniroot::overlay::Contents;
-use crate::miniroot::{self, Part, Rebuilt};
+use crate::miniroot::{self, Hardware, Rebuilt};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
-/// What a boot is made of.
+/// The inputs of a boot.
 #[derive(Debug)]
 pub struct Inputs {
     /// Our initramfs, which holds the agent.
     pub initramfs: PathBuf,
-    /// The kernel arguments of the first life; they say which image.
+    /// The kernel arguments of the boot; they name the image.
     pub arguments: String,
-    /// A log of the same machine, for what its firmware and boot loader measure before.
+    /// A log of the same machine, for the events of its firmware and boot loader.
     pub after: Option<PathBuf>,
-    /// Aliases of the devices that the target has to drive, as in sysfs.
+    /// Aliases, as in sysfs, of devices whose drivers the target's initrd may lack.
     pub devices: Vec<String>,
 }
 
-/// The log that the boot from `inputs` will leave.
+/// Makes the log that the boot from `inputs` will leave.
 pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     let config =
         Config::parse(&cmdline::words(&inputs.arguments)).context("the kernel arguments cannot be used")?;
@@ -65,7 +65,7 @@ pub fn predict(inputs: &Inputs) -> anyhow::Result<EventLog> {
     Ok(log)
 }
 
-/// The part of a log that was written before us.
+/// The events before InetBoot's.
 fn before(inputs: &Inputs) -> anyhow::Result<EventLog> {
     let Some(path) = &inputs.after else { return Ok(EventLog::agile(&Bank::ALL)) };
     let whole = log::read(path)?;
@@ -74,13 +74,13 @@ fn before(inputs: &Inputs) -> anyhow::Result<EventLog> {
     Ok(whole.first(length))
 }
 
-/// What the target has to drive, where its own initrd may not.
-fn hardware(devices: &[String]) -> Vec<Part> {
-    let part = |alias: &String| Part {
+/// The devices that the target has to drive.
+fn hardware(devices: &[String]) -> Vec<Hardware> {
+    let device = |alias: &String| Hardware {
         kind: "device",
         name: format!("--device {alias}"),
         chain: vec![Device { modalias: alias.clone(), driver: None, module: None }],
         is_optional: false,
     };
-    devices.iter().map(part).collect()
+    devices.iter().map(device).collect()
 }

@@ -1,9 +1,10 @@
-//! A TPM 2.0's signed word on its PCRs, as tpm2-tools write it. Pure.
+//! Quotes: statements on its PCRs that a TPM 2.0 signed, as tpm2-tools write them. Pure.
 //!
 //! TPM 2.0 Library, part 2: `TPMS_ATTEST` (10.12.12), `TPMT_SIGNATURE` (11.3.4), `TPM2B_PUBLIC`
 //! (12.2.5); what `tpm2_quote -m -s` and `tpm2_createak -u` leave in files.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
@@ -15,40 +16,33 @@ use tpm2_protocol::data::{
 };
 use tpm2_protocol::{TpmResult, TpmUnmarshal};
 
-/// What a TPM vouches for.
+/// A quote whose signature is good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// What it was asked to put in, so that the answer is not an old one.
+    /// The value that the TPM was asked to put in, which tells the answer from an old one.
     pub nonce: Vec<u8>,
-    /// The PCRs, bank by bank.
-    pub selection: Vec<(Bank, Vec<u32>)>,
-    /// The digest over their values, one after the other.
+    /// The quoted PCRs of each bank.
+    pub selection: Vec<(Bank, Vec<Pcr>)>,
+    /// The digest of their values, one after the other.
     pub digest: Vec<u8>,
-    /// By which algorithm.
+    /// The algorithm of the digest.
     pub by: Bank,
 }
 
-/// Why a quote is worth nothing.
+/// Reasons why a quote proves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
-    /// A file is not what it should be.
+    /// A file is not of its kind.
     #[error("the {what} is not understood: {why}")]
-    Malformed {
-        /// Which file.
-        what: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Some other TPM's statement.
-    #[error("the message is no quote")]
+    Malformed { what: &'static str, why: String },
+    /// It is a TPM's statement on something else.
+    #[error("the message is not a quote")]
     NoQuote,
-    /// A key that signs anything.
-    #[error("the key is none that only a TPM's own words are signed with: it is not restricted to that TPM")]
+    /// The key would sign anything, so that its signature does not prove that a TPM wrote the message.
+    #[error("the key is not an attestation key: it may sign other things than its TPM's own statements")]
     Unrestricted,
-    /// Algorithms that are not known here.
-    #[error("the {0} is by an algorithm that is not known here")]
+    #[error("the {0} is by an algorithm that is not supported")]
     Algorithm(&'static str),
-    /// Another key's signature, or another message's.
     #[error("the signature is not this key's signature of this message")]
     Signature,
 }
@@ -57,7 +51,7 @@ const MESSAGE: &str = "message";
 const SIGNATURE: &str = "signature";
 const KEY: &str = "key";
 
-/// The quote in `message`, which `key` signed.
+/// The quote in `message`, if `signature` is the signature of `key`, and `key` is an attestation key.
 pub fn verified(message: &[u8], signature: &[u8], key: &[u8]) -> Result<Quote, QuoteError> {
     if key.starts_with(b"-----BEGIN") {
         let why = "it is PEM; tpm2_readpublic -c ak.ctx -o ak.pub writes the form that is wanted".into();
@@ -67,37 +61,40 @@ pub fn verified(message: &[u8], signature: &[u8], key: &[u8]) -> Result<Quote, Q
     let signed = whole::<TpmtSignature>(SIGNATURE, signature)?;
     let public = whole::<Tpm2bPublic>(KEY, key)?;
     let by = check(&public, &signed, message)?;
+
     let TpmuAttest::Quote(info) = attest.attested else { return Err(QuoteError::NoQuote) };
     let mut selection = Vec::new();
     for select in info.pcr_select.iter() {
-        let bits =
-            |pcr: u32| select.pcr_select.get(pcr as usize / 8).is_some_and(|byte| byte >> (pcr % 8) & 1 == 1);
-        let pcrs: Vec<u32> = (0..32).filter(|pcr| bits(*pcr)).collect();
+        // A PCR beyond ours would be missing here, and the digest of the values would not agree.
+        let pcrs = Pcr::selected(&select.pcr_select);
         if !pcrs.is_empty() {
             let bank = Bank::from_id(select.hash.value()).ok_or(QuoteError::Algorithm("quoted bank"))?;
             selection.push((bank, pcrs));
         }
     }
+
     Ok(Quote { nonce: attest.extra_data.to_vec(), selection, digest: info.pcr_digest.to_vec(), by })
 }
 
+/// A value that takes all of `bytes`.
 fn whole<T: TpmUnmarshal>(what: &'static str, bytes: &[u8]) -> Result<T, QuoteError> {
     let malformed = |why: String| QuoteError::Malformed { what, why };
     let parsed: TpmResult<(T, &[u8])> = T::unmarshal(bytes);
     match parsed {
         Ok((value, [])) => Ok(value),
-        Ok(_) => Err(malformed("there is something behind it".into())),
+        Ok(_) => Err(malformed("there are bytes after it".into())),
         Err(error) => Err(malformed(error.to_string())),
     }
 }
 
-/// Whether `key` signed `message`; and the algorithm by which it did, which is also the one of the
+/// Checks that `key` signed `message`, and returns the algorithm of the signature, which is also that of the
 /// digest in a quote.
 fn check(key: &TpmtPublic, signature: &TpmtSignature, message: &[u8]) -> Result<Bank, QuoteError> {
     let needed = TpmaObject::RESTRICTED | TpmaObject::SIGN_ENCRYPT | TpmaObject::FIXED_TPM;
     if !key.object_attributes.contains(needed) {
         return Err(QuoteError::Unrestricted);
     }
+
     let is_good = match (&signature.signature, &key.unique, &key.parameters) {
         (
             kind @ (TpmuSignature::Rsassa(signed) | TpmuSignature::Rsapss(signed)),
@@ -132,7 +129,7 @@ fn hash(signature: &TpmuSignature) -> Result<Bank, QuoteError> {
     Bank::from_id(id.value()).ok_or(QuoteError::Algorithm(SIGNATURE))
 }
 
-/// How RSA keys sign, by digest: `TPM_ALG_RSASSA`, `TPM_ALG_RSAPSS`.
+/// The schemes of RSA keys, for each digest: `TPM_ALG_RSASSA`, then `TPM_ALG_RSAPSS`.
 const RSA: [(TpmAlgId, [&RsaParameters; 2]); 3] = [
     (TpmAlgId::Sha256, [&RSA_PKCS1_2048_8192_SHA256, &RSA_PSS_2048_8192_SHA256]),
     (TpmAlgId::Sha384, [&RSA_PKCS1_2048_8192_SHA384, &RSA_PSS_2048_8192_SHA384]),
@@ -145,7 +142,7 @@ fn rsa_parameters(hash: TpmAlgId, is_pss: bool) -> Result<&'static RsaParameters
 }
 
 fn rsa(by: &RsaParameters, modulus: &[u8], exponent: u32, message: &[u8], signature: &[u8]) -> bool {
-    // A TPM writes 0 for the usual one.
+    // A TPM writes 0 for 65537.
     let exponent = if exponent == 0 { 65537_u32 } else { exponent }.to_be_bytes();
     let leading = exponent.iter().take_while(|byte| **byte == 0).count();
     RsaPublicKeyComponents { n: modulus, e: &exponent[leading..] }.verify(by, message, signature).is_ok()
@@ -160,7 +157,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What `tests/fixtures/tpm/make` left: message, signature, key.
+    /// Message, signature and key, of `tests/fixtures/tpm/make`.
     macro_rules! fixture {
         ($name:literal) => {
             [
@@ -176,7 +173,13 @@ mod tests {
         for [message, signature, key] in [fixture!("ecdsa"), fixture!("rsassa"), fixture!("rsapss")] {
             let quote = verified(message, signature, key).unwrap();
             assert_eq!(quote.nonce, [0xc0, 0xff, 0xee]);
-            assert_eq!(quote.selection, [(Bank::Sha1, vec![8, 9]), (Bank::Sha256, vec![0, 8, 9])]);
+            assert_eq!(
+                quote.selection,
+                [
+                    (Bank::Sha1, [8, 9].map(|pcr| Pcr::ALL[pcr]).to_vec()),
+                    (Bank::Sha256, [0, 8, 9].map(|pcr| Pcr::ALL[pcr]).to_vec())
+                ]
+            );
             let eight = Bank::Sha256.extend(&[0; 32], &Bank::Sha256.digest(b"arguments: x"));
             let values = [vec![0; 20], vec![0; 20], vec![0; 32], eight, vec![0; 32]].concat();
             assert_eq!((quote.by, quote.digest), (Bank::Sha256, Bank::Sha256.digest(&values)));

@@ -1,8 +1,9 @@
-//! `inetbootctl profile sort`: from the order in which a boot read an image to the order in which
-//! mksquashfs should write the next one, so that a boot reads it from the beginning on. What
-//! ext2optimizer was to HTTP-FUSE CLOOP.
+//! `inetbootctl profile sort`: turns the order in which a boot read an image into the order in which mksquashfs
+//! should write the next one, so that a boot reads that from the beginning on. (HTTP-FUSE CLOOP had
+//! ext2optimizer for this.)
 
 use crate::base::console::size;
+use crate::desk::Say;
 use crate::desk::image::read_index;
 use crate::formats::pieces::Pieces;
 use crate::formats::profile::Profile;
@@ -13,40 +14,36 @@ use std::io::BufReader;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What a squashfs begins with, and where its superblock says how long it is (kernel:
-/// `Documentation/filesystems/squashfs.rst`).
+/// The superblock of a squashfs: its magic number, and where its version and the length of the file system stand
+/// (kernel: `fs/squashfs/squashfs_fs.h`).
 const MAGIC: &[u8] = b"hsqs";
 const VERSION: std::ops::Range<usize> = 28..32;
 const LENGTH: std::ops::Range<usize> = 40..48;
 const SUPERBLOCK: usize = 96;
 
-/// Files of a CD begin at multiples of this.
+/// Files of an ISO begin at multiples of this many bytes.
 const SECTOR: u64 = 2048;
 
-/// mksquashfs writes files of higher priority first; it knows no higher.
+/// The highest priority of mksquashfs, which writes files of higher priority first.
 const HIGHEST: usize = 32767;
 
-/// No fragment.
+/// The fragment number of a file without one.
 const NONE: usize = u32::MAX as usize;
 
-/// Write to `out` mksquashfs's sort file for the files of the squashfs in `iso` that the boot of
-/// `profile` read. An image whose pieces are an index's needs that `index`.
-pub fn sort(
-    profile: &Path,
-    iso: &Path,
-    index: Option<&Path>,
-    out: &mut dyn FnMut(&str),
-    say: &dyn Fn(&str),
-) -> anyhow::Result<()> {
+/// Writes to `out` the lines of mksquashfs's sort file, for the files of the squashfs in `iso` that the boot of
+/// `profile` read. If that boot read by an index, so that its pieces are those of the index, `index` names it.
+pub fn sort(profile: &Path, iso: &Path, index: Option<&Path>, out: &Say, say: &Say) -> anyhow::Result<()> {
     let file = File::open(iso).with_context(|| format!("opening {}", iso.display()))?;
     let length = file.metadata()?.len();
+
+    // The rank of each piece: its place in the order in which the boot read them.
     let pieces = match index {
         None => Pieces::unknown(length),
         Some(path) => read_index(path)?.1.pieces,
     };
     let text = fs::read_to_string(profile).with_context(|| format!("reading {}", profile.display()))?;
     let profile = Profile::decode(&text, pieces.count())
-        .with_context(|| format!("{} is no profile of {} (--index?)", profile.display(), iso.display()))?;
+        .with_context(|| format!("{} is not a profile of {} (--index?)", profile.display(), iso.display()))?;
     let order: Vec<u64> = profile.runs.iter().cloned().flatten().collect();
     let mut rank = vec![usize::MAX; pieces.count() as usize];
     for (place, number) in order.iter().enumerate().rev() {
@@ -58,6 +55,8 @@ pub fn sort(
     let start = find(&file, length)?.with_context(|| format!("{} has no squashfs in it", iso.display()))?;
     let reader = FilesystemReader::from_reader_with_offset(BufReader::new(&file), start)
         .with_context(|| format!("reading the squashfs of {}", iso.display()))?;
+
+    // The rank of each file: the lowest of its pieces.
     let mut read = Vec::new();
     let mut all = 0;
     for node in reader.files() {
@@ -73,6 +72,7 @@ pub fn sort(
         }
     }
     ensure!(!read.is_empty(), "no file of the squashfs lies in the pieces that were read");
+
     read.sort();
     for (place, (_, path)) in read.iter().enumerate() {
         let priority = HIGHEST - place * (HIGHEST - 1) / read.len();
@@ -84,7 +84,7 @@ pub fn sort(
     Ok(())
 }
 
-/// Where in the image the largest squashfs begins.
+/// The offset of the largest squashfs in the image.
 fn find(image: &File, length: u64) -> anyhow::Result<Option<u64>> {
     let mut found: Option<(u64, u64)> = None;
     let mut at = 0;
@@ -105,7 +105,7 @@ fn find(image: &File, length: u64) -> anyhow::Result<Option<u64>> {
     Ok(found.map(|(_, at)| at))
 }
 
-/// Where in the squashfs the data of a file lies: its blocks, one after the other, and its fragment.
+/// Offsets and lengths of a file's data in the squashfs: its blocks, one after the other, and its fragment.
 fn extents(file: &SquashfsFileReader, squashfs: &FilesystemReader<'_>) -> Vec<(u64, u64)> {
     let mut extents = Vec::new();
     let blocks: u64 = file.block_sizes().iter().map(|block| u64::from(block.size())).sum();

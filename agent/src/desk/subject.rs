@@ -1,5 +1,4 @@
-//! A boot that has not happened, as far as what is made of it on a desk has in common: the agent that
-//! would do it, the image it would open, and the plan it would follow.
+//! The inputs that `predict` and `overlay` share: the agent of a boot, its image, and its plan.
 
 use crate::config::{Access, Config, Wanted};
 use crate::desk::iso::Iso;
@@ -14,23 +13,21 @@ use std::io::{BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a server may be gone.
+/// Ends with an error after a minute without a server: a person waits for the verb.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// The boot.
+/// A boot that could be made.
 pub struct Subject {
-    /// The agent, as it is in our initramfs.
+    /// The agent's program, as it is in our initramfs.
     pub agent: Vec<u8>,
-    /// The image; it knows the certificates from there, too.
+    /// The image, opened with the certificates of that initramfs.
     pub image: Image,
-    /// The image's files.
     pub iso: Iso,
-    /// What would be started from it.
     pub plan: Plan,
 }
 
 impl Subject {
-    /// What the agent in `initramfs` would do with the image that is `wanted` by `config`.
+    /// Opens the image that is `wanted`, as the agent in `initramfs` would.
     pub fn open(initramfs: &Path, config: &Config, wanted: &Wanted) -> anyhow::Result<Self> {
         let (agent, ca) = unpack(initramfs, config.access.ca.as_deref())?;
         let ca = ca.map(|pem| -> anyhow::Result<_> {
@@ -39,7 +36,7 @@ impl Subject {
             Ok(file)
         });
         let ca = ca.transpose().context("keeping the certificates")?;
-        // The disk that keeps pieces is the other machine's.
+        // A cache disk is on the machine that boots, not on this one.
         let access = Access {
             ca: ca.as_ref().map(|file| file.path().to_owned()),
             disk: None,
@@ -52,10 +49,11 @@ impl Subject {
     }
 }
 
-/// The agent in our initramfs, and the file `ca` where one is wanted.
+/// Takes the agent from our initramfs, and the file `ca` if one is named.
 fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let what = || format!("reading {}", initramfs.display());
     let ca = ca.map(|path| path.strip_prefix("/").unwrap_or(path));
+
     let (mut agent, mut pem) = (None, None);
     let mut input = BufReader::new(File::open(initramfs).with_context(what)?);
     cpio::walk(&mut input, &mut |member| {
@@ -70,6 +68,7 @@ fn unpack(initramfs: &Path, ca: Option<&Path>) -> anyhow::Result<(Vec<u8>, Optio
         Ok(())
     })
     .with_context(what)?;
+
     if let Some(ca) = ca {
         ensure!(
             pem.is_some(),

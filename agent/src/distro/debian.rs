@@ -1,10 +1,10 @@
-//! Debian live, and what is made of it with live-build (Kali, Tails, …). Its initrd is
-//! live-boot's: `/usr/lib/live/boot/` of the package, described in live-boot(7).
+//! Debian live, and systems that live-build makes of it (Kali, Tails, …). Their initrd is live-boot's:
+//! live-boot(7), and `/usr/lib/live/boot/` of the package.
 
 use crate::distro::{Family, Marker};
 use crate::formats::family::FamilyName;
 
-/// Debian live-boot.
+/// Media of one squashfs, or of several.
 pub const FAMILY: Family = Family {
     name: FamilyName::Debian.word(),
     marks: &["live/*.squashfs"],
@@ -21,7 +21,7 @@ pub const FAMILY: Family = Family {
     words: &["boot=live", "components"],
     roots: &["live/*.squashfs"],
     drop: &[
-        // Other ways to find the medium would be tried before ours.
+        // The initrd would look for its medium in these ways first.
         "bootfrom",
         "fetch",
         "findiso",
@@ -31,7 +31,7 @@ pub const FAMILY: Family = Family {
         "isofrom",
         "live-media",
         "netboot",
-        // Would configure the card we hold.
+        // Would configure the network card that is in use.
         "dhcp",
         "ethdevice",
         "ip",
@@ -42,8 +42,8 @@ pub const FAMILY: Family = Family {
     add: &[
         // The scan for media skips loop devices, but takes one that is named.
         "live-media=/dev/loop0",
-        // Writes "manual" for our card into /etc/network/interfaces, which ifupdown and
-        // NetworkManager take as "hands off".
+        // Makes live-boot write "manual" for our card into /etc/network/interfaces. ifupdown and
+        // NetworkManager then leave the card alone.
         "nodhcp",
     ],
     modules: &["isofs", "squashfs", "overlay"],

@@ -1,10 +1,10 @@
-//! Fedora live, CentOS, openSUSE live and what else dracut starts from a CD: dracut.cmdline(7),
+//! Fedora, CentOS, openSUSE and other live systems that dracut starts from a CD. Its initrd: dracut.cmdline(7),
 //! "Booting live images", and `modules.d/*dmsquash-live`, or kiwi's `kiwi-live` in its place.
 
 use crate::distro::{Family, Marker};
 use crate::formats::family::FamilyName;
 
-/// dracut's dmsquash-live.
+/// Media with their root in `LiveOS/`.
 pub const FAMILY: Family = Family {
     name: FamilyName::Fedora.word(),
     marks: &["LiveOS/squashfs.img", "LiveOS/*.img"],
@@ -16,15 +16,16 @@ pub const FAMILY: Family = Family {
         "isolinux/isolinux.cfg",
         "boot/*/loader/isolinux.cfg",
     ],
-    // The installer's has inst.stage2=.
+    // An installer's entry has inst.stage2= in its place.
     live: &[Marker::Word("root=live:*")],
     kernels: &["boot/*/loader/linux", "images/pxeboot/vmlinuz", "isolinux/vmlinuz*", "boot/vmlinuz*"],
     initrds: &["boot/*/loader/initrd*", "images/pxeboot/initrd*", "isolinux/initrd*", "boot/init*"],
-    // A label in the menu leads to our device by udev's links; without a menu the device does.
+    // A menu names the medium's label, and udev makes a link from it to our device. Without a menu the device
+    // is named.
     words: &["root=live:/dev/loop0", "rd.live.image"],
     roots: &["LiveOS/squashfs.img", "LiveOS/rootfs.img", "LiveOS/ext3fs.img"],
     drop: &[
-        // Would configure the card we hold.
+        // Would configure the network card that is in use.
         "BOOTIF",
         "bootdev",
         "ip",
@@ -32,15 +33,15 @@ pub const FAMILY: Family = Family {
         // Would read the whole image.
         "rd.live.check",
         "rd.live.ram",
-        // Would write beside the image, on a CD.
+        // Would write beside the image, but that is a CD.
         "rd.live.overlay.cowfs",
         "rd.live.overlay.persistent",
-        // Other places to find the medium.
+        // The initrd would look for its medium there first.
         "iso-scan/filename",
     ],
     add: &[
-        // Before dracut 060 a root that lies flat in the squashfs has no other way, and one in a
-        // rootfs.img is spared a snapshot device.
+        // Before dracut 060 this is the only way to mount a root that lies flat in the squashfs. A root in a
+        // rootfs.img is mounted without a snapshot device.
         "rd.live.overlay.overlayfs=1",
     ],
     modules: &["isofs", "squashfs", "overlay"],

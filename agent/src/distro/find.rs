@@ -1,18 +1,18 @@
-//! Files of a medium by pattern.
+//! Files of a medium, by pattern.
 
 use crate::base::glob;
 use crate::distro::DistroError;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The files that a pattern finds, relative to `dir` and sorted. Each part of it may have `*` and
-/// its like.
+/// The files and directories that match `pattern`, relative to `dir` and sorted. Each component of the
+/// pattern is compared with the names of one directory.
 pub(super) fn find(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, DistroError> {
     let mut found = vec![PathBuf::new()];
-    for part in pattern.split('/') {
+    for component in pattern.split('/') {
         let mut deeper = Vec::new();
         for parent in found {
-            deeper.extend(entries(dir, &parent)?.into_iter().filter(|path| is(path, part)));
+            deeper.extend(list(dir, &parent)?.into_iter().filter(|path| name_matches(path, component)));
         }
         found = deeper;
     }
@@ -20,8 +20,8 @@ pub(super) fn find(dir: &Path, pattern: &str) -> Result<Vec<PathBuf>, DistroErro
     Ok(found)
 }
 
-/// The first file that one of `patterns` finds.
-pub(super) fn first(dir: &Path, patterns: &[&str]) -> Result<Option<PathBuf>, DistroError> {
+/// The first match of the first of `patterns` that has one.
+pub(super) fn find_first(dir: &Path, patterns: &[&str]) -> Result<Option<PathBuf>, DistroError> {
     for pattern in patterns {
         if let Some(path) = find(dir, pattern)?.into_iter().next() {
             return Ok(Some(path));
@@ -30,11 +30,12 @@ pub(super) fn first(dir: &Path, patterns: &[&str]) -> Result<Option<PathBuf>, Di
     Ok(None)
 }
 
-fn is(path: &Path, pattern: &str) -> bool {
+fn name_matches(path: &Path, pattern: &str) -> bool {
     path.file_name().is_some_and(|name| glob::matches(pattern, &name.to_string_lossy()))
 }
 
-fn entries(dir: &Path, parent: &Path) -> Result<Vec<PathBuf>, DistroError> {
+/// The entries of the directory `parent`, relative to `dir`. A path that is no directory has none.
+fn list(dir: &Path, parent: &Path) -> Result<Vec<PathBuf>, DistroError> {
     let unreadable = |error| DistroError::Unreadable { path: format!("/{}", parent.display()), error };
     match fs::read_dir(dir.join(parent)) {
         Ok(entries) => entries
@@ -46,18 +47,16 @@ fn entries(dir: &Path, parent: &Path) -> Result<Vec<PathBuf>, DistroError> {
     }
 }
 
-/// A server that went away gives other errors, and must not be told as a hole in the image.
+/// True if there is no such file. A server that went away gives other errors, and must not be reported as
+/// a file that the image lacks.
 pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The names in the medium's root, for an error message.
-pub(super) fn listing(dir: &Path) -> String {
-    let mut names: Vec<String> = entries(dir, Path::new(""))
-        .unwrap_or_default()
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
+pub(super) fn list_root(dir: &Path) -> String {
+    let mut names: Vec<String> =
+        list(dir, Path::new("")).unwrap_or_default().iter().map(|path| path.display().to_string()).collect();
     names.sort();
     if names.is_empty() { "nothing".into() } else { names.join(" ") }
 }

@@ -1,9 +1,10 @@
-//! A kernel and its initrd that somebody named: no medium, nothing to find, nothing to add. An
-//! installer's netboot files, mostly, which get on the network by themselves.
+//! A kernel and an initrd that the kernel arguments name, mostly an installer's netboot files. There is no
+//! medium to recognise and nothing to add: such a target sets up the network by itself.
 
 use crate::distro::Family;
 
-/// A plain kernel and initrd. Never recognised, for it has no marks: `netdir=` or `kernel=` says so.
+/// The row that `kernel=`, or a directory in `netdir=`, selects. It has no marks, so no medium is recognised
+/// as one.
 pub const FAMILY: Family = Family {
     name: "plain",
     marks: &[],

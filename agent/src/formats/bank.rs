@@ -6,21 +6,18 @@ use crate::formats::pieces::hex;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-/// A bank whose digests can be made here.
+/// A bank of an algorithm that is supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bank {
-    /// The only one of a TPM 1.2.
+    /// The only bank of a TPM 1.2.
     Sha1,
-    /// What every TPM 2.0 has.
+    /// Every TPM 2.0 has it.
     Sha256,
-    /// Of newer ones.
     Sha384,
-    /// Likewise.
     Sha512,
 }
 
 impl Bank {
-    /// All of them.
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
 
     /// The algorithm's number, `TPM_ALG_ID`.
@@ -33,12 +30,11 @@ impl Bank {
         }
     }
 
-    /// The bank of the algorithm `id`.
     pub fn from_id(id: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|bank| bank.id() == id)
     }
 
-    /// What it is called by everybody, e.g. `sha256`.
+    /// The usual name of the algorithm, such as `sha256`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha1 => "sha1",
@@ -48,7 +44,6 @@ impl Bank {
         }
     }
 
-    /// The bank that is called `name`.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|bank| bank.name() == name)
     }
@@ -63,7 +58,6 @@ impl Bank {
         }
     }
 
-    /// The digest of `bytes`.
     pub fn digest(self, bytes: &[u8]) -> Vec<u8> {
         match self {
             Self::Sha1 => Sha1::digest(bytes).to_vec(),
@@ -73,7 +67,7 @@ impl Bank {
         }
     }
 
-    /// What a PCR that held `value` holds after `digest` was extended into it.
+    /// The value of a PCR after `digest` was extended into it; it had `value` before.
     pub fn extend(self, value: &[u8], digest: &[u8]) -> Vec<u8> {
         self.digest(&[value, digest].concat())
     }

@@ -1,41 +1,42 @@
-//! What the medium's own boot menu says: GRUB's `grub.cfg` and `loopback.cfg`, and ISOLINUX's
-//! configuration. Pure; a reader of menus, not an interpreter: variables are followed, `if` is
-//! not evaluated (both branches are read), and the first entry wins.
+//! The medium's own boot menu: GRUB's `grub.cfg` and `loopback.cfg`, and ISOLINUX's configuration. Pure.
+//!
+//! A reader of menus, not an interpreter: variables are followed, `if` is not evaluated (both branches are
+//! read), and the first entry wins. [`grub_quoted`] is the other way round, for the menus that we write.
 
+use crate::formats::cmdline::{self, Word};
 use std::collections::HashMap;
 
-/// A program that a menu starts, and its arguments.
+/// A program that a menu starts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Its path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub path: String,
-    /// Its arguments.
+    /// Its arguments, each as it stands on a kernel's command line.
     pub words: Vec<String>,
 }
 
 /// An entry that starts Linux, by itself or under a hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// Its title.
     pub title: String,
-    /// The kernel's path on the medium, without a leading `/`.
+    /// A path on the medium, without a leading `/`.
     pub kernel: String,
-    /// The initrds' paths.
+    /// Paths like the kernel's.
     pub initrds: Vec<String>,
-    /// The kernel's arguments. Words with a variable that is not set are left out: the loader
-    /// would have known it, we do not.
+    /// The kernel's arguments, as in [`Program`]. Words with a variable that is not set are left out: the boot
+    /// loader would have known its value.
     pub words: Vec<String>,
     /// The hypervisor that starts it all (`multiboot2`, `mboot.c32`).
     pub hypervisor: Option<Program>,
 }
 
-/// Files that a menu includes, by path on the medium.
+/// Reads a file that a menu includes, by its path on the medium.
 pub type Files<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Includes nested deeper than this are a loop.
+/// Includes within includes at most; deeper ones are a loop.
 const DEEPEST: usize = 8;
 
-/// The Linux entries of the menu in `text`, in the dialect that its path tells.
+/// The Linux entries of the menu in `text`. Its path tells GRUB's language from ISOLINUX's.
 pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
     // The others are ISOLINUX's, and SYSLINUX's, which are the same.
     if path.ends_with("grub.cfg") || path.ends_with("loopback.cfg") {
@@ -52,12 +53,12 @@ pub fn entries(path: &str, text: &str, files: &Files<'_>) -> Vec<Entry> {
 }
 
 impl Entry {
-    /// Whether it starts Linux as far as can be seen.
+    /// True if it starts Linux, as far as can be seen.
     fn is_whole(&self) -> bool {
         !self.kernel.is_empty() && !self.initrds.is_empty()
     }
 
-    /// What a hypervisor is given: first the kernel, then its initrds.
+    /// Adds a module that a hypervisor is given: the first is the kernel, the others are initrds.
     fn add_module(&mut self, module: Program) {
         if self.kernel.is_empty() {
             self.kernel = module.path;
@@ -71,7 +72,7 @@ impl Entry {
 struct Grub<'a> {
     variables: HashMap<String, String>,
     entries: Vec<Entry>,
-    /// The menuentry we are inside of.
+    /// The menuentry that has begun and not ended.
     open: Option<Entry>,
     files: &'a Files<'a>,
 }
@@ -80,51 +81,8 @@ impl Grub<'_> {
     fn read(&mut self, text: &str, depth: usize) {
         // A backslash at the end of a line joins it with the next.
         for line in text.replace("\\\n", " ").lines() {
-            let words: Vec<Word> = grub_words(line);
-            let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
-            let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
-            match plain.as_slice() {
-                ["set", assignment, ..] => {
-                    if let Some((name, value)) = assignment.split_once('=') {
-                        self.variables.insert(name.to_owned(), value.to_owned());
-                    }
-                }
-                ["menuentry", title, ..] => {
-                    self.close();
-                    self.open = Some(Entry { title: (*title).to_owned(), ..Entry::default() });
-                }
-                ["}", ..] => self.close(),
-                ["source" | "configfile" | ".", path, ..] if depth < DEEPEST => {
-                    if let Some(text) = (self.files)(relative(path)) {
-                        self.read(&text, depth + 1);
-                    }
-                }
-                ["linux" | "linuxefi" | "linux16", ..] => {
-                    let Program { path, words } = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.kernel = path;
-                        entry.words = words;
-                    }
-                }
-                ["multiboot" | "multiboot2", ..] => {
-                    let hypervisor = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.hypervisor = Some(hypervisor);
-                    }
-                }
-                ["module" | "module2", ..] => {
-                    let module = self.program(&words[1..]);
-                    if let Some(entry) = &mut self.open {
-                        entry.add_module(module);
-                    }
-                }
-                ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
-                    let initrds: Vec<String> = initrds.iter().map(|path| relative(path).to_owned()).collect();
-                    if let Some(entry) = &mut self.open {
-                        entry.initrds = initrds;
-                    }
-                }
-                _ => {}
+            for words in grub_statements(line) {
+                self.statement(&words, depth);
             }
         }
         if depth == 0 {
@@ -132,21 +90,64 @@ impl Grub<'_> {
         }
     }
 
+    fn statement(&mut self, words: &[Template], depth: usize) {
+        let plain: Vec<String> = words.iter().map(|word| self.expand(word).0).collect();
+        let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+
+        match plain.as_slice() {
+            ["set", assignment, ..] => {
+                if let Some((name, value)) = assignment.split_once('=') {
+                    self.variables.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            ["menuentry", title, ..] => {
+                self.close();
+                self.open = Some(Entry { title: (*title).to_owned(), ..Entry::default() });
+            }
+            ["}", ..] => self.close(),
+            ["source" | "configfile" | ".", path, ..] if depth < DEEPEST => {
+                if let Some(text) = (self.files)(relative(path)) {
+                    self.read(&text, depth + 1);
+                }
+            }
+            _ => self.command(&plain, words),
+        }
+    }
+
+    /// A command of the entry that is open.
+    fn command(&mut self, plain: &[&str], words: &[Template]) {
+        let program = self.program(words.get(1..).unwrap_or_default());
+        let Some(entry) = &mut self.open else { return };
+        match plain {
+            ["linux" | "linuxefi" | "linux16", ..] => {
+                (entry.kernel, entry.words) = (program.path, program.words);
+            }
+            ["multiboot" | "multiboot2", ..] => entry.hypervisor = Some(program),
+            ["module" | "module2", ..] => entry.add_module(program),
+            ["initrd" | "initrdefi" | "initrd16", initrds @ ..] => {
+                entry.initrds = initrds.iter().map(|path| relative(path).to_owned()).collect();
+            }
+            _ => {}
+        }
+    }
+
     fn close(&mut self) {
         self.entries.extend(self.open.take().filter(Entry::is_whole));
     }
 
-    /// A path and arguments, behind the command's own options.
-    fn program(&self, words: &[Word]) -> Program {
+    /// A path and arguments, after the command's own options. Arguments that a kernel's command line cannot
+    /// say are left out: one quote too many would swallow the words after it.
+    fn program(&self, words: &[Template]) -> Program {
         let mut words =
             words.iter().map(|word| self.expand(word)).skip_while(|(word, _)| word.starts_with("--"));
         let path = words.next().map(|(path, _)| relative(&path).to_owned()).unwrap_or_default();
-        let complete = words.filter(|(_, complete)| *complete).map(|(word, _)| quoted(word));
-        Program { path, words: complete.collect() }
+        let complete = words.filter(|(_, complete)| *complete);
+        let said = complete.filter_map(|(word, _)| Word::from_text(&word)).map(|word| word.raw);
+        Program { path, words: said.collect() }
     }
 
-    /// The word with its variables replaced, and whether all of them were set.
-    fn expand(&self, word: &Word) -> (String, bool) {
+    /// Replaces a word's variables. False if one of them is not set.
+    fn expand(&self, word: &Template) -> (String, bool) {
         let mut text = String::new();
         let mut complete = true;
         for part in word {
@@ -163,7 +164,7 @@ impl Grub<'_> {
 }
 
 /// A word of GRUB's language, its quotes removed and its variables marked.
-type Word = Vec<Part>;
+type Template = Vec<Part>;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
@@ -171,20 +172,26 @@ enum Part {
     Variable(String),
 }
 
-/// The words of one line, as GRUB's lexer splits them (GRUB manual, "Quoting"). `;` separates
-/// statements, of which only the first matters in menus; `{` and `#` end what is of interest.
-fn grub_words(line: &str) -> Vec<Word> {
-    let mut words = Vec::new();
-    let mut word: Option<Word> = None;
+/// The statements of one line, as GRUB's lexer splits them (GRUB manual, "Quoting"): `;` and `{` end one, and
+/// `}` is one by itself. What follows `#` is a comment.
+fn grub_statements(line: &str) -> Vec<Vec<Template>> {
+    let mut statements = vec![Vec::new()];
+    let mut word: Option<Template> = None;
     let mut chars = line.chars().peekable();
     let mut quote: Option<char> = None;
-    let push = |word: &mut Option<Word>, character: char| {
+    let push = |word: &mut Option<Template>, character: char| {
         let parts = word.get_or_insert_default();
         match parts.last_mut() {
             Some(Part::Text(text)) => text.push(character),
             _ => parts.push(Part::Text(character.into())),
         }
     };
+    let end_word = |statements: &mut Vec<Vec<Template>>, word: &mut Option<Template>| {
+        if let Some(last) = statements.last_mut() {
+            last.extend(word.take());
+        }
+    };
+
     while let Some(character) = chars.next() {
         match (character, quote) {
             (c, Some(q)) if c == q => quote = None,
@@ -208,18 +215,29 @@ fn grub_words(line: &str) -> Vec<Word> {
                 word.get_or_insert_default().push(Part::Variable(name));
             }
             ('#', None) if word.is_none() => break,
-            (';', None) => break,
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (';' | '{' | '}', None) => {
+                end_word(&mut statements, &mut word);
+                if character == '}' {
+                    statements.push(vec![vec![Part::Text("}".into())]]);
+                }
+                statements.push(Vec::new());
+            }
+            (c, None) if c.is_whitespace() => end_word(&mut statements, &mut word),
             (c, _) => push(&mut word, c),
         }
     }
-    words.extend(word);
-    words
+    end_word(&mut statements, &mut word);
+    statements.retain(|statement| !statement.is_empty());
+    statements
 }
 
-/// A word as it stands on a command line: one with blanks in quotes, as GRUB writes it.
-fn quoted(word: String) -> String {
-    if word.contains(char::is_whitespace) { format!("\"{word}\"") } else { word }
+/// `text` as one word of GRUB's language.
+pub fn grub_quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=+:/.,@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// A path from the medium's root: without GRUB's device prefix and leading slashes.
@@ -251,30 +269,25 @@ impl Isolinux<'_> {
                         self.read(&text, depth + 1);
                     }
                 }
-                "menu" => {
-                    if let Some(("label", title)) =
-                        rest.split_once(char::is_whitespace).map(|(k, t)| (k, t.trim()))
-                        && let Some(entry) = self.entries.last_mut()
-                    {
-                        // `^` marks the hot key.
-                        entry.title = title.replace('^', "");
-                    }
-                }
-                "linux" | "kernel" => {
-                    let kernel = self.path(rest);
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.kernel = kernel;
-                    }
-                }
-                "initrd" => {
-                    let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
-                    if let Some(entry) = self.entries.last_mut() {
-                        entry.initrds = initrds;
-                    }
-                }
                 "append" => self.append(rest),
-                _ => {}
+                key => self.line(key, rest),
             }
+        }
+    }
+
+    /// A line that is about the last label.
+    fn line(&mut self, key: &str, rest: &str) {
+        let kernel = self.path(rest);
+        let initrds = rest.split(',').map(|path| self.path(path.trim())).collect();
+        let Some(entry) = self.entries.last_mut() else { return };
+        match (key, rest.split_once(char::is_whitespace)) {
+            // `^` marks the hot key.
+            ("menu", Some((label, title))) if label.eq_ignore_ascii_case("label") => {
+                entry.title = title.trim().replace('^', "");
+            }
+            ("linux" | "kernel", _) => entry.kernel = kernel,
+            ("initrd", _) => entry.initrds = initrds,
+            _ => {}
         }
     }
 
@@ -283,16 +296,21 @@ impl Isolinux<'_> {
             self.multiboot(rest);
             return;
         }
+
         let mut words = Vec::new();
         let mut initrds = None;
-        for word in rest.split_whitespace() {
+        // A quote that is left open is closed: the kernel reads the same, and what is appended is not swallowed.
+        let is_open = cmdline::words(rest).last().is_some_and(Word::has_open_quote);
+        let closed = if is_open { format!("{rest}\"") } else { rest.to_owned() };
+        for word in cmdline::words(&closed).into_iter().map(|word| word.raw) {
             match word.strip_prefix("initrd=") {
                 Some(paths) => initrds = Some(paths.split(',').map(|path| self.path(path)).collect()),
                 // ISOLINUX knows no variables; a `$` is left over from a template.
                 None if word.contains('$') => {}
-                None => words.push(word.to_owned()),
+                None => words.push(word),
             }
         }
+
         if let Some(entry) = self.entries.last_mut() {
             entry.words = words;
             if let Some(initrds) = initrds {
@@ -403,7 +421,7 @@ mod tests {
 
     #[test]
     fn isolinux_is_read_too() {
-        let text = "label live-amd64\n\tmenu label ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
+        let text = "label live-amd64\n\tMENU LABEL ^Live system\n\tlinux /live/vmlinuz\n\tinitrd /live/initrd.img\n\
             \tappend boot=live components findiso=${iso_path}\nlabel old\n kernel vmlinuz\n append initrd=initrd.gz quiet\n";
         let found = entries("isolinux/live.cfg", text, &|_| None);
         assert_eq!(found[0].title, "Live system");
@@ -412,7 +430,38 @@ mod tests {
         assert_eq!(found[1].initrds, ["isolinux/initrd.gz"]);
     }
 
+    /// An entry on one line is read as one over several lines is; braces and semicolons in quotes are text.
+    #[test]
+    fn statements_share_a_line() {
+        let found = grub(
+            "menuentry 'A {x; y}' { linux /k 'a;b' c; initrd /i; }\nmenuentry b{ linux /l\n initrd /j\n}",
+        );
+        assert_eq!((found[0].title.as_str(), found[0].kernel.as_str()), ("A {x; y}", "k"));
+        assert_eq!(
+            (found[0].words.as_slice(), found[0].initrds[0].as_str()),
+            (&["a;b".into(), "c".into()][..], "i")
+        );
+        assert_eq!((found[1].title.as_str(), found[1].kernel.as_str(), found.len()), ("b", "l", 2));
+    }
+
+    /// No argument of a medium's menu swallows those that are appended to it.
+    #[test]
+    fn open_quotes_swallow_nothing() {
+        let found = grub("menuentry a {\n linux /k x=\\\" '\"a b\"' ok\n initrd /i\n}\n");
+        assert_eq!(found[0].words, ["\"a b\"", "ok"]);
+        let text = "label a\n kernel /k\n append initrd=/i x=\"a b\" y=\"c d\n";
+        let found = entries("isolinux/isolinux.cfg", text, &|_| None);
+        assert_eq!(found[0].words, ["x=\"a b\"", "y=\"c d\""]);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_quoted_is_one_word(text in "\\PC{0,20}") {
+            let read = grub_statements(&grub_quoted(&text));
+            let is_text = |part: &Part| *part == Part::Text(text.clone());
+            prop_assert!(read.len() == 1 && read[0].len() == 1 && read[0][0].iter().all(is_text), "{read:?}");
+        }
+
         #[test]
         fn no_menu_makes_it_panic(text in "[a-z {}$'\"\\\\\n;#=/]{0,200}") {
             grub(&text);

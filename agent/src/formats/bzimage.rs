@@ -3,23 +3,20 @@
 /// `COMMAND_LINE_SIZE` of x86, its terminating NUL included.
 pub const CMDLINE_MAX: usize = 2048;
 
-/// What a kernel image says of itself.
+/// The header's fields that we use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Its release, as `uname -r` would say: the name of its modules' directory.
+    /// The release, as `uname -r` prints it: the name of the modules' directory.
     pub release: String,
 }
 
-/// Why a file is not a kernel that can be started here.
+/// Reasons why a file is not a kernel that can be started on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotBootable {
-    /// It has no such header.
     #[error("it is not an x86 Linux kernel")]
     NotX86,
-    /// It is one for other machines.
     #[error("it is a kernel for {0} machines, and this is a 64-bit PC")]
     Machine(&'static str),
-    /// It is a 32-bit kernel.
     #[error("it is a 32-bit kernel, and this machine was booted with a 64-bit one")]
     Not64Bit,
 }
@@ -29,11 +26,11 @@ const VERSION_AT: usize = 0x206;
 const KERNEL_VERSION_AT: usize = 0x20E;
 const XLOADFLAGS_AT: usize = 0x236;
 
-/// Where setup data ends at the latest; the version string lies before.
+/// Bytes of a file that hold its header and the version string to which that points.
 pub const HEADER: usize = 0x8000;
 
 impl Kernel {
-    /// Read the header from the first [`HEADER`] bytes of the file.
+    /// Reads the header from the first [`HEADER`] bytes of the file.
     pub fn parse(start: &[u8]) -> Result<Self, NotBootable> {
         let u16_at = |at: usize| {
             start
@@ -55,8 +52,8 @@ impl Kernel {
     }
 }
 
-/// For which machines a kernel is that is not for PCs. Kernels of today are EFI programs too, and say
-/// it there (PE, "COFF File Header"); `Documentation/arch/arm64/booting.rst` has the mark of others.
+/// The machine of a kernel that is not for PCs. Today's kernels are EFI programs as well, whose header has it (PE,
+/// "COFF File Header"); arm64 has a mark of its own too (`Documentation/arch/arm64/booting.rst`).
 fn machine(start: &[u8]) -> Option<&'static str> {
     const PE_AT: usize = 0x3c;
     if start.get(0x38..0x3c) == Some(b"ARM\x64") {

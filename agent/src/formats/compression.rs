@@ -1,28 +1,27 @@
-//! How a segment or a module is compressed, told by its first bytes. We inflate to look, never
+//! Compression of initrd segments and of modules, told by their first bytes. Pure. We unpack to look, never
 //! to change.
 
 use std::io::{self, BufRead, Read};
 
-/// What a run of bytes is packed with.
+/// The compression of a run of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// Not at all, as far as we know.
+    /// None that is known here.
     Plain,
     /// gzip (RFC 1952)
     Gzip,
-    /// xz
     Xz,
     /// Zstandard (RFC 8878)
     Zstd,
-    /// A packing of Linux' initramfs that we cannot read; its name.
+    /// One that the kernel can unpack and we cannot, by its name.
     Foreign(&'static str),
 }
 
-/// Longest magic below.
+/// Bytes that [`Packing::of`] looks at.
 pub const MAGIC: usize = 6;
 
 impl Packing {
-    /// By the magic numbers of Linux' `lib/decompress.c`.
+    /// Recognised by the magic numbers of the kernel's `lib/decompress.c`.
     pub fn of(start: &[u8]) -> Self {
         const MAGICS: [(&[u8], Packing); 8] = [
             (&[0x1f, 0x8b], Packing::Gzip),
@@ -55,13 +54,26 @@ pub fn reader<'a>(packing: Packing, input: &'a mut dyn BufRead) -> io::Result<Bo
     })
 }
 
-/// All of `bytes`, unpacked if they are packed. For modules: bounded by what the largest of them
-/// may weigh, so that a crafted file cannot eat the memory.
+/// Bytes of an unpacked module at most, so that a crafted file cannot eat the memory.
+const LARGEST: u64 = 256 << 20;
+
+/// The whole of a module, unpacked if it is packed.
+///
+/// # Errors
+/// Damage, a packing that is not supported, or more than 256 MiB: a module that is cut would be loaded as if
+/// it were whole.
 pub fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    const LARGEST: u64 = 256 << 20;
+    unpack_at_most(bytes, LARGEST)
+}
+
+fn unpack_at_most(bytes: &[u8], most: u64) -> io::Result<Vec<u8>> {
     let mut input = bytes;
     let mut contents = Vec::new();
-    reader(Packing::of(bytes), &mut input)?.take(LARGEST).read_to_end(&mut contents)?;
+    reader(Packing::of(bytes), &mut input)?.take(most + 1).read_to_end(&mut contents)?;
+    if contents.len() as u64 > most {
+        let error = format!("it unpacks to more than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+    }
     Ok(contents)
 }
 
@@ -86,6 +98,16 @@ mod tests {
         gzip.write_all(b"module").unwrap();
         assert_eq!(unpack(&gzip.finish().unwrap()).unwrap(), b"module");
         assert_eq!(unpack(b"\x7fELF").unwrap(), b"\x7fELF");
+    }
+
+    /// A module that is too long is refused and not cut.
+    #[test]
+    fn too_long_is_an_error() {
+        let packed = zstd::encode_all(&[0_u8; 100][..], 0).unwrap();
+        for bytes in [&packed[..], &[0; 100]] {
+            assert_eq!(unpack_at_most(bytes, 100).unwrap(), [0; 100]);
+            assert!(unpack_at_most(bytes, 99).unwrap_err().to_string().contains("more than 99 bytes"));
+        }
     }
 
     #[test]

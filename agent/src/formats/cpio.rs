@@ -6,7 +6,7 @@ use crate::formats::compression::{MAGIC, Packing, reader};
 use cpio::newc::{Builder, Reader, trailer};
 use std::io::{self, BufRead, Read, Write};
 
-/// Archives must begin on such a boundary.
+/// Archives begin at multiples of this many bytes.
 pub const ALIGNMENT: u64 = 4;
 
 /// Type bits of a mode, as in `stat(2)`.
@@ -22,19 +22,19 @@ pub struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    /// Write to `out`, which must be at an aligned place.
+    /// Begins an archive in `out`, which must be at an aligned place.
     pub fn new(out: W) -> Self {
         Self { out, inode: 0 }
     }
 
-    /// A directory. Never one whose name is a symbolic link in the initrd this is appended to:
-    /// the kernel would replace the link by the directory.
+    /// Adds a directory. It must not have the name of a symbolic link in the initrd to which this archive is
+    /// appended: the kernel would replace the link by the directory.
     pub fn directory(&mut self, name: &str, mode: u32) -> io::Result<()> {
         let entry = self.entry(name, DIRECTORY | mode).nlink(2);
         entry.write(&mut self.out, 0).finish().map(drop)
     }
 
-    /// A regular file.
+    /// Adds a regular file.
     pub fn file(&mut self, name: &str, mode: u32, contents: &[u8]) -> io::Result<()> {
         let length = u32::try_from(contents.len())
             .map_err(|_| io::Error::other(format!("{name} is too large for a cpio archive")))?;
@@ -43,13 +43,13 @@ impl<W: Write> Archive<W> {
         writer.finish().map(drop)
     }
 
-    /// A character device.
+    /// Adds a character device.
     pub fn device(&mut self, name: &str, mode: u32, major: u32, minor: u32) -> io::Result<()> {
         let entry = self.entry(name, CHARACTER | mode).rdev_major(major).rdev_minor(minor);
         entry.write(&mut self.out, 0).finish().map(drop)
     }
 
-    /// End the archive.
+    /// Ends the archive, and gives the writer back.
     pub fn finish(self) -> io::Result<W> {
         trailer(self.out)
     }
@@ -62,24 +62,24 @@ impl<W: Write> Archive<W> {
 
 /// One member of an initrd, with its contents still to be read.
 pub struct Member<'a> {
-    /// Its path, without a leading `./` or `/`.
+    /// A path without a leading `./` or `/`.
     pub name: &'a str,
-    /// How long its contents are.
+    /// Bytes of the contents.
     pub length: u64,
-    /// Its contents.
     pub contents: &'a mut dyn Read,
 }
 
-/// Show every regular file of an initrd to `visit`, in order: all archives, packed or not.
+/// Shows every regular file of an initrd to `visit`, in order: of all its archives, packed or not.
 ///
 /// # Errors
-/// Where the bytes are not what the format says; what came before has been visited.
+/// The bytes are not those of an initrd; the files before have been visited.
 pub fn walk(input: &mut dyn BufRead, visit: &mut dyn FnMut(Member<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut input = Counted { inner: input, place: 0 };
     while input.skip_padding()? {
         let start = input.start()?;
         let place = input.place - start.len() as u64;
         let mut rest = start.as_slice().chain(&mut input);
+
         match Packing::of(&start) {
             Packing::Plain if start.starts_with(b"0707") => archive(&mut rest, visit)?,
             Packing::Plain => {
@@ -89,7 +89,7 @@ pub fn walk(input: &mut dyn BufRead, visit: &mut dyn FnMut(Member<'_>) -> io::Re
             packing => {
                 let mut contents = reader(packing, &mut rest)?;
                 archive(&mut contents, visit)?;
-                // Packed streams end behind the archive: checksums, padding inside.
+                // A packed stream goes on after the archive: padding, then a checksum.
                 io::copy(&mut contents, &mut io::sink())?;
             }
         }
@@ -114,14 +114,14 @@ fn archive(input: &mut dyn Read, visit: &mut dyn FnMut(Member<'_>) -> io::Result
     }
 }
 
-/// A reader that knows where it is, to find the next boundary.
+/// A reader that counts its bytes.
 struct Counted<'a> {
     inner: &'a mut dyn BufRead,
     place: u64,
 }
 
 impl Counted<'_> {
-    /// Pass over zeros between archives; whether anything follows.
+    /// Passes over the zeros between archives. False at the end of the initrd.
     fn skip_padding(&mut self) -> io::Result<bool> {
         loop {
             let ahead = self.inner.fill_buf()?;
@@ -137,7 +137,7 @@ impl Counted<'_> {
         }
     }
 
-    /// The first bytes of what follows; fewer only at the end.
+    /// Reads the [`MAGIC`] bytes by which an archive's packing is recognised; fewer at the end.
     fn start(&mut self) -> io::Result<Vec<u8>> {
         let mut start = Vec::with_capacity(MAGIC);
         self.take(MAGIC as u64).read_to_end(&mut start)?;
@@ -164,7 +164,7 @@ impl BufRead for Counted<'_> {
     }
 }
 
-/// How many zeros bring `length` to the next boundary.
+/// Zeros that bring `length` to the next boundary.
 pub fn padding(length: u64) -> usize {
     (length.next_multiple_of(ALIGNMENT) - length) as usize
 }

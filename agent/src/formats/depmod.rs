@@ -1,31 +1,31 @@
-//! A kernel's module tree, from the text files that depmod(8) writes beside it: which module
-//! drives which device, and what must be loaded before what. Pure over those files.
+//! A kernel's module tree, from the text files that depmod(8) writes beside it: the module that drives a device,
+//! and the order in which modules have to be loaded. Pure.
 
 use crate::base::glob;
 use std::collections::{HashMap, HashSet};
 
-/// depmod's files, as far as an [`Index`] is made of them.
+/// The files of depmod's that an [`Index`] is made of.
 pub const FILES: [&str; 5] =
     ["modules.dep", "modules.alias", "modules.softdep", "modules.builtin", "modules.builtin.modinfo"];
 
-/// Where a root has its kernels' modules, each in a directory called like its release.
+/// The directories of a root in which each kernel's modules are, in one named after its release.
 pub const IN_ROOTS: [&str; 2] = ["usr/lib/modules", "lib/modules"];
 
-/// The text of one of depmod's files, by name (`modules.dep`), if there is such a file.
+/// Reads one of depmod's files by its name (`modules.dep`), if there is such a file.
 pub type Files<'a> = dyn Fn(&str) -> Option<Vec<u8>> + 'a;
 
 /// The modules of one kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    /// By name.
+    /// By name, with `_` for `-`.
     modules: HashMap<String, Entry>,
-    /// Device pattern and module.
+    /// A pattern for devices, and the module that drives them.
     aliases: Vec<(String, String)>,
-    /// Modules wanted before another, where they exist.
+    /// Modules to be loaded before another, if they exist.
     before: HashMap<String, Vec<String>>,
-    /// What is part of the kernel itself.
+    /// Modules that are part of the kernel itself.
     builtin: HashSet<String>,
-    /// Device pattern and built-in driver.
+    /// A pattern for devices, and the built-in driver for them.
     builtin_aliases: Vec<(String, String)>,
 }
 
@@ -36,7 +36,7 @@ struct Entry {
 }
 
 impl Index {
-    /// Read depmod's files; `None` without `modules.dep`, the one that must exist.
+    /// Reads depmod's files; `None` without `modules.dep`, the only one that must exist.
     pub fn parse(files: &Files<'_>) -> Option<Self> {
         let text = |name: &str| files(name).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let mut index = Self::default();
@@ -46,18 +46,20 @@ impl Index {
                 index.modules.insert(name_of(path), Entry { path: path.to_owned(), needs });
             }
         }
+
         for line in text("modules.alias").unwrap_or_default().lines() {
             if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
                 index.aliases.push((pattern.to_owned(), normal(module)));
             }
         }
+
         for line in text("modules.softdep").unwrap_or_default().lines() {
             if let ["softdep", module, rest @ ..] = &line.split_whitespace().collect::<Vec<_>>()[..] {
-                let before = rest.iter().skip_while(|word| **word != "pre:").skip(1);
-                let before = before.take_while(|word| **word != "post:").map(|word| normal(word)).collect();
-                index.before.insert(normal(module), before);
+                // A module may have several lines: Debian's btrfs has four.
+                index.before.entry(normal(module)).or_default().extend(pre(rest));
             }
         }
+
         index.builtin = text("modules.builtin").unwrap_or_default().lines().map(name_of).collect();
         // NUL-separated "module.key=value".
         for field in text("modules.builtin.modinfo").unwrap_or_default().split('\0') {
@@ -70,7 +72,7 @@ impl Index {
         Some(index)
     }
 
-    /// The modules whose patterns take this device.
+    /// The modules that drive this device.
     pub fn modules_for(&self, modalias: &str) -> impl Iterator<Item = &str> {
         let modalias = modalias.to_owned();
         self.aliases
@@ -79,18 +81,18 @@ impl Index {
             .map(|(_, module)| module.as_str())
     }
 
-    /// Whether the kernel itself drives this device.
+    /// True if the kernel itself drives this device.
     pub fn drives_itself(&self, modalias: &str) -> bool {
         self.builtin_aliases.iter().any(|(pattern, _)| glob::matches(pattern, modalias))
     }
 
-    /// Whether this is part of the kernel itself.
+    /// True if this module is part of the kernel itself.
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(&normal(name))
     }
 
-    /// The module of this name, in its normal spelling; names may be written with `-` or `_`, and
-    /// may be aliases: those of file systems (`fs-NAME`), and others that stand for one name alone.
+    /// The module of this name, in its normal spelling. A name may have `-` for `_`, and may be an alias: that of a
+    /// file system (`fs-NAME`), or one that is a name by itself.
     pub fn module(&self, name: &str) -> Option<&str> {
         let name = normal(name);
         let key = self.modules.get_key_value(&name).map(|(key, _)| key.as_str());
@@ -101,19 +103,19 @@ impl Index {
         })
     }
 
-    /// The file of a module.
+    /// The path of a module's file, relative to the tree.
     pub fn path(&self, name: &str) -> Option<&str> {
         self.modules.get(name).map(|entry| entry.path.as_str())
     }
 
-    /// The files to load for `name`, in order, the module itself last.
+    /// The paths of the files to load for `name`, in order, its own last.
     pub fn load_order(&self, name: &str) -> Vec<&str> {
         let mut order = Vec::new();
         self.visit(name, &mut HashSet::new(), &mut order);
         order.into_iter().filter_map(|name| self.path(name)).collect()
     }
 
-    /// Depth first; `seen` also ends the loops that soft dependencies may make.
+    /// Goes depth first. `seen` also ends the loops that soft dependencies may have.
     fn visit<'a>(&'a self, name: &str, seen: &mut HashSet<&'a str>, order: &mut Vec<&'a str>) {
         let Some((name, entry)) = self.modules.get_key_value(name) else { return };
         if !seen.insert(name) {
@@ -130,6 +132,22 @@ impl Index {
         }
         order.push(name);
     }
+}
+
+/// The modules that a line of `modules.softdep` wants before another: those after `pre:`, which may stand
+/// after `post:` and more than once (modprobe.d(5)).
+fn pre(words: &[&str]) -> Vec<String> {
+    let mut is_pre = false;
+    let mut wanted = Vec::new();
+    for word in words {
+        match *word {
+            "pre:" => is_pre = true,
+            "post:" => is_pre = false,
+            name if is_pre => wanted.push(normal(name)),
+            _ => {}
+        }
+    }
+    wanted
 }
 
 /// `kernel/drivers/net/virtio_net.ko.xz` is the module `virtio_net`.
@@ -186,6 +204,22 @@ mod tests {
         assert_eq!(index().load_order("r8169")[1], "kernel/drivers/net/phy/realtek.ko");
     }
 
+    /// Every line of modules.softdep counts, and every `pre:` of a line.
+    #[test]
+    fn soft_dependencies_add_up() {
+        let index = Index::parse(&|name| {
+            let text = match name {
+                "modules.dep" => "a.ko:\nb.ko:\nc.ko:\nd.ko:\nx-y.ko:\n",
+                "modules.softdep" => {
+                    "softdep x-y pre: a\nsoftdep x_y pre: b post: d\nsoftdep x-y post: d pre: c\n"
+                }
+                _ => return None,
+            };
+            Some(text.into())
+        });
+        assert_eq!(index.unwrap().load_order("x_y"), ["a.ko", "b.ko", "c.ko", "x-y.ko"]);
+    }
+
     #[test]
     fn a_device_finds_its_driver_in_the_tree_or_in_the_kernel() {
         let index = index();
@@ -196,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_found_by_any_spelling_and_by_an_alias() {
+    fn a_module_has_several_names() {
         assert_eq!(index().module("virtio-net"), Some("virtio_net"));
         assert_eq!(index().module("iso9660"), Some("isofs"));
         assert_eq!(index().module("crypto-crc32c"), Some("isofs"));
@@ -204,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn no_dependencies_no_index() {
+    fn modules_dep_must_exist() {
         assert_eq!(Index::parse(&|_| None), None);
     }
 

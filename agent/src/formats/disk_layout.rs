@@ -1,34 +1,34 @@
-//! What lies where on a disk that keeps pieces across boots; specified in `docs/formats.md`. Pure.
+//! The layout of a cache disk, which keeps pieces of images across boots; `docs/formats.md` specifies it. Pure.
 //!
-//! Nothing here is trusted: a slot's digest is compared whenever it is read, so that a page and its
-//! slots need not be written together, and a crash, a flipped bit or a stranger costs a slot.
+//! Nothing on the disk is trusted: a slot's digest is compared whenever the slot is read. So a page and its slots
+//! need not be written together, and a crash, a flipped bit or an attacker costs a slot.
 
 use crate::formats::pieces::{hex, unhex};
 use sha2::{Digest, Sha256};
 use std::fmt;
 
-/// Where the superblock begins: what other programs look for lies before it, and is left zero.
+/// The offset of the superblock. The bytes before it, where other programs look for their marks, are zeros.
 pub const SUPERBLOCK: u64 = 4096;
 
 /// Bytes of the superblock, and of a bucket's page.
 pub const PAGE: usize = 4096;
 
-/// Where the buckets begin.
+/// The offset of the first bucket.
 const BUCKETS: u64 = SUPERBLOCK + PAGE as u64;
 
-/// Bytes of an entry; the first of a page is the page's own.
+/// Bytes of an entry; the first entry of a page is about the page.
 const ENTRY: usize = 64;
 
 /// Bytes of the digest of a slot's contents.
 const DIGEST: usize = 32;
 
-/// Bytes of a name: what fits into an entry beside a digest and a length.
+/// Bytes of a name: those of an entry without its digest and its length.
 const NAME: usize = ENTRY - DIGEST - 4;
 
 /// Slots of a bucket.
 const SLOTS: usize = PAGE / ENTRY - 1;
 
-/// Bytes of a slot: most pieces take one.
+/// Bytes of a slot; most pieces take one.
 pub const SLOT: u64 = 128 * 1024;
 
 /// Bytes of a bucket: its page and its slots.
@@ -36,10 +36,10 @@ const BUCKET: u64 = PAGE as u64 + SLOTS as u64 * SLOT;
 
 const FIRST_LINE: &str = "inetboot-cache 1";
 
-/// The longest label.
+/// Bytes of a label at most.
 const LABEL: usize = 32;
 
-/// Which disk: made when it is formatted.
+/// The identity of a cache, chosen at random when it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub [u8; 16]);
 
@@ -50,41 +50,37 @@ impl fmt::Display for Id {
 }
 
 impl Id {
-    /// The identity that [`fmt::Display`] wrote.
+    /// Reads what [`fmt::Display`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
         unhex(text)?.try_into().ok().map(Self)
     }
 }
 
-/// What a disk says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
-    /// Which it is.
     pub id: Id,
-    /// What its owner calls it.
+    /// The owner's name for the cache.
     pub label: String,
     buckets: u64,
 }
 
-/// Why there can be no cache on a disk.
+/// Reasons why a disk cannot have a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// Too small.
     #[error("{0} bytes are too few for a cache: {least} are the least", least = BUCKETS + BUCKET)]
     Small(u64),
-    /// A label that cannot be written on a kernel command line.
     #[error("a label has 1 to {LABEL} letters, digits, dots, dashes and underscores")]
     Label,
 }
 
-/// Whether it can stand on a kernel command line.
+/// True for a label that can stand on a kernel command line.
 fn is_label(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !text.is_empty() && text.len() <= LABEL && text.bytes().all(plain)
 }
 
 impl Superblock {
-    /// A cache on `bytes` bytes.
+    /// The superblock of a cache on a disk of `bytes` bytes.
     pub fn new(id: Id, label: &str, bytes: u64) -> Result<Self, LayoutError> {
         if !is_label(label) {
             return Err(LayoutError::Label);
@@ -95,7 +91,7 @@ impl Superblock {
         }
     }
 
-    /// The superblock as it lies on the disk.
+    /// The bytes of the superblock on the disk.
     pub fn encode(&self) -> Vec<u8> {
         let Self { id, label, buckets } = self;
         let mut bytes = format!("{FIRST_LINE}\nid {id}\nlabel {label}\nbuckets {buckets}\n").into_bytes();
@@ -103,7 +99,7 @@ impl Superblock {
         bytes
     }
 
-    /// Read what [`Self::encode`] wrote; nothing where it is none of ours.
+    /// Reads what [`Self::encode`] wrote; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let end = bytes.iter().position(|byte| *byte == 0)?;
         let text = str::from_utf8(bytes.get(..end)?).ok()?;
@@ -115,7 +111,7 @@ impl Superblock {
         let id = Id::parse(value("id")?)?;
         let label = value("label").filter(|label| is_label(label))?.to_owned();
         let buckets = value("buckets")?.parse().ok().filter(|buckets| *buckets > 0)?;
-        // One that would not fit into 64 bits was not written by us.
+        // A size of more than 64 bits was not written by us.
         BUCKET.checked_mul(buckets)?.checked_add(BUCKETS)?;
         Some(Self { id, label, buckets })
     }
@@ -125,73 +121,72 @@ impl Superblock {
         self.slots() * SLOT
     }
 
-    /// The last byte that is used, and one.
+    /// The offset after the last byte of the cache.
     pub fn end(&self) -> u64 {
         BUCKETS + self.buckets * BUCKET
     }
 
-    /// How many slots there are.
+    /// The number of slots.
     pub fn slots(&self) -> u64 {
         self.buckets * SLOTS as u64
     }
 
-    /// How many buckets there are.
+    /// The number of buckets.
     pub fn buckets(&self) -> u64 {
         self.buckets
     }
 
-    /// Where the page of bucket `number` lies.
+    /// The offset of the page of bucket `number`.
     pub fn page(&self, number: u64) -> u64 {
         BUCKETS + number * BUCKET
     }
 
-    /// The bucket of `name`.
+    /// The number of the bucket for `name`.
     pub fn bucket(&self, name: &Name) -> u64 {
         let start = name.0.first_chunk().copied().unwrap_or_default();
         u64::from_be_bytes(start) % self.buckets
     }
 
-    /// Where slot `slot` of the bucket whose page is at `page` lies.
+    /// The offset of slot `slot` of the bucket whose page is at offset `page`.
     pub fn slot(page: u64, slot: usize) -> u64 {
         page + PAGE as u64 + slot as u64 * SLOT
     }
 }
 
-/// What is in a slot: a part of a piece of some image.
+/// The name of a slot's contents: a part of a piece of some image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name([u8; NAME]);
 
 impl Name {
-    /// The name of part `part` of the piece that `piece` identifies among all pieces there are.
+    /// The name of part `part` of a piece; `piece` identifies that among the pieces of all images.
     pub fn of(piece: &str, part: u64) -> Self {
         let digest = Sha256::digest(format!("{FIRST_LINE}\n{piece}\n{part}"));
         Self(digest.first_chunk().copied().unwrap_or([0; NAME]))
     }
 }
 
-/// A bucket's page: what is in its slots.
+/// A bucket's page, which lists the contents of its slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page(Vec<u8>);
 
-/// A slot that has what was looked for.
+/// A slot in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which slot of the bucket.
+    /// The slot's number within the bucket.
     pub slot: usize,
-    /// How many bytes of it are used.
+    /// Bytes of the contents.
     pub length: usize,
-    /// SHA-256 of those.
+    /// SHA-256 of the contents.
     pub digest: [u8; DIGEST],
 }
 
 impl Page {
-    /// The page as it lies on the disk: whatever is there.
+    /// Takes a page as it lies on the disk. Any bytes are a page.
     pub fn new(mut bytes: Vec<u8>) -> Self {
         bytes.resize(PAGE, 0);
         Self(bytes)
     }
 
-    /// The page's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -205,7 +200,7 @@ impl Page {
         used.then_some((name, Entry { slot, length, digest: digest.try_into().ok()? }))
     }
 
-    /// The slot that has `name`.
+    /// The slot with the contents of this name.
     pub fn find(&self, name: &Name) -> Option<Entry> {
         (0..SLOTS)
             .filter_map(|slot| self.entry(slot))
@@ -213,12 +208,13 @@ impl Page {
             .map(|(_, entry)| entry)
     }
 
-    /// How many slots are used.
+    /// The number of slots in use.
     pub fn used(&self) -> usize {
         (0..SLOTS).filter(|slot| self.entry(*slot).is_some()).count()
     }
 
-    /// Give `contents` the slot of `name`: its own, a free one, or the one that was given longest ago.
+    /// Gives `contents` a slot: the one that `name` has, a free one, or the one that was given out longest ago.
+    /// Returns its number.
     pub fn give(&mut self, name: &Name, contents: &[u8]) -> usize {
         let free = || (0..SLOTS).find(|slot| self.entry(*slot).is_none());
         let slot = match self.find(name).map(|entry| entry.slot).or_else(free) {
@@ -267,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_page_gives_up_what_it_had_longest() {
+    fn a_full_page_gives_up_its_oldest_slot() {
         let mut page = Page::new(Vec::new());
         for number in 0..SLOTS as u64 {
             assert_eq!(page.give(&name(number), b"x"), number as usize);

@@ -1,35 +1,33 @@
-//! The TCG event log: what was extended into which PCR, in order. Pure.
+//! The TCG event log: the events that were extended into PCRs, in order. Pure.
 //!
 //! TCG PC Client Platform Firmware Profile 1.06, section 10: the crypto-agile form of TPM 2.0
 //! (`TCG_PCR_EVENT2` after a `Spec ID Event03`), and the SHA-1 form of TPM 1.2 (`TCG_PCR_EVENT`).
-//! A log that somebody else began is kept byte by byte, and continued in its own form.
+//! A log that the firmware began is kept byte for byte, and continued in its own form.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// `EV_NO_ACTION`: about the log itself, extended into nothing.
+/// `EV_NO_ACTION`: an event about the log itself, which was not extended.
 pub const NO_ACTION: u32 = 3;
 
-/// `EV_IPL`: what boot loaders measure.
+/// `EV_IPL`: an event of a boot loader.
 pub const IPL: u32 = 0xd;
 
-/// What the first event of a crypto-agile log says of itself.
+/// The signature of the first event of a crypto-agile log.
 const SPEC_ID: &[u8; 16] = b"Spec ID Event03\0";
 
-/// What the event says that tells by which locality the TPM was started.
+/// The signature of the event that tells the locality from which the TPM was started.
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 
-/// PCRs that start with ones: those of the dynamic root of trust.
-const DYNAMIC: std::ops::RangeInclusive<u32> = 17..=22;
+/// PCRs of the dynamic root of trust, whose bits are ones at first.
+const DYNAMIC: std::ops::RangeInclusive<Pcr> = Pcr::ALL[17]..=Pcr::ALL[22];
 
-/// A TPM has so many PCRs.
-pub const PCRS: u32 = 24;
-
-/// Algorithms a log may have; no TPM has nearly as many.
+/// Algorithms of a log at most; no TPM has nearly as many.
 const MOST_ALGORITHMS: u32 = 16;
 
-/// The names of event types (section 10.4.1), for those who read.
+/// The names of event types (section 10.4.1).
 const KINDS: [(u32, &str); 38] = [
     (0x0000_0000, "EV_PREBOOT_CERT"),
     (0x0000_0001, "EV_POST_CODE"),
@@ -71,48 +69,71 @@ const KINDS: [(u32, &str); 38] = [
     (0x8000_00e3, "EV_EFI_SPDM_DEVICE_POLICY"),
 ];
 
-/// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The PCR it was extended into.
-    pub pcr: u32,
-    /// Its type, `EV_…`.
+    pub pcr: PcrField,
+    /// The event type, `EV_…`.
     pub kind: u32,
-    /// What was extended, by algorithm number.
+    /// The digests that were extended, by algorithm number.
     pub digests: Vec<(u16, Vec<u8>)>,
-    /// What it says of itself.
+    /// The event's description of itself. Only for some types the digests are of this.
     pub data: Vec<u8>,
 }
 
+/// The field of an event that names a PCR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PcrField {
+    /// The PCR that the digests were extended into.
+    Extended(Pcr),
+    /// The field of an `EV_NO_ACTION` event, which was not extended. Firmware writes 0 or 0xffffffff.
+    Unused(u32),
+}
+
+impl PcrField {
+    fn number(self) -> u32 {
+        match self {
+            Self::Extended(pcr) => pcr.number(),
+            Self::Unused(number) => number,
+        }
+    }
+}
+
 impl Event {
-    /// Its type's name.
+    /// The PCR that was extended, if any was.
+    pub fn extended(&self) -> Option<Pcr> {
+        match self.pcr {
+            PcrField::Extended(pcr) => Some(pcr),
+            PcrField::Unused(_) => None,
+        }
+    }
+
     pub fn kind_name(&self) -> String {
         let known = KINDS.iter().find(|(kind, _)| *kind == self.kind);
         known.map_or_else(|| format!("event type {:#x}", self.kind), |(_, name)| (*name).to_owned())
     }
 
-    /// What was extended into the PCR of `bank`.
+    /// The digest that was extended into the PCR of `bank`.
     pub fn digest(&self, bank: Bank) -> Option<&[u8]> {
         self.digests.iter().find(|(id, _)| *id == bank.id()).map(|(_, digest)| digest.as_slice())
     }
 
-    /// Its data, where they are text.
+    /// The data, if it is text.
     pub fn text(&self) -> Option<&str> {
         let text = str::from_utf8(&self.data).ok()?.trim_end_matches('\0');
         (!text.is_empty() && !text.contains(char::is_control)).then_some(text)
     }
 }
 
-/// How the events of a log are written.
+/// The form in which the events of a log are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
-    /// With one SHA-1 digest each.
+    /// One SHA-1 digest for each event.
     Classic,
-    /// With a digest for each of these algorithms, which have so many bytes.
+    /// A digest for each of these algorithms, with the bytes of a digest.
     Agile(Vec<(u16, usize)>),
 }
 
-/// A log.
+/// A log, as bytes and as events.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EventLog {
     bytes: Vec<u8>,
@@ -120,38 +141,18 @@ pub struct EventLog {
     events: Vec<Event>,
 }
 
-/// Why bytes are no log.
+/// Reasons why bytes are not a log. Events are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// It ends too early.
     #[error("it ends in the middle of event {0}")]
     Cut(usize),
-    /// A digest by an algorithm that its head does not have.
     #[error("event {event} has a digest by the algorithm {id:#06x}, which the log's head does not name")]
-    Algorithm {
-        /// Which event, from 1.
-        event: usize,
-        /// The algorithm.
-        id: u16,
-    },
-    /// Too many digests.
+    Algorithm { event: usize, id: u16 },
     #[error("event {event} claims to have {count} digests")]
-    Digests {
-        /// Which event, from 1.
-        event: usize,
-        /// How many.
-        count: u32,
-    },
-    /// No such PCR.
+    Digests { event: usize, count: u32 },
     #[error("event {event} is for PCR {pcr}, which no TPM has")]
-    Pcr {
-        /// Which event, from 1.
-        event: usize,
-        /// The PCR.
-        pcr: u32,
-    },
-    /// Its head makes no sense.
-    #[error("its head makes no sense")]
+    Pcr { event: usize, pcr: u32 },
+    #[error("its head is malformed")]
     Head,
 }
 
@@ -167,8 +168,9 @@ impl EventLog {
             head.extend_from_slice(&(bank.size() as u16).to_le_bytes());
         }
         head.push(0); // vendor information
+
         let digests = vec![(Bank::Sha1.id(), vec![0; Bank::Sha1.size()])];
-        let first = Event { pcr: 0, kind: NO_ACTION, digests, data: head };
+        let first = Event { pcr: PcrField::Unused(0), kind: NO_ACTION, digests, data: head };
         let algorithms = banks.iter().map(|bank| (bank.id(), bank.size())).collect();
         let mut log = Self::classic();
         log.push(first);
@@ -181,15 +183,12 @@ impl EventLog {
         Self { bytes: Vec::new(), form: Form::Classic, events: Vec::new() }
     }
 
-    /// Read a log of either form.
+    /// Reads a log of either form.
     pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
         let mut reader = Reader { rest: bytes, event: 1 };
         let mut log = Self { bytes: bytes.to_vec(), ..Self::classic() };
         while !reader.rest.is_empty() {
             let event = reader.event(&log.form)?;
-            if event.pcr >= PCRS && event.kind != NO_ACTION {
-                return Err(LogError::Pcr { event: reader.event, pcr: event.pcr });
-            }
             if log.events.is_empty() && event.kind == NO_ACTION && event.data.starts_with(SPEC_ID) {
                 log.form = Form::Agile(algorithms(&event.data).ok_or(LogError::Head)?);
             }
@@ -199,17 +198,15 @@ impl EventLog {
         Ok(log)
     }
 
-    /// The log as it is written.
     pub fn encode(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Its events, in order.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
 
-    /// The banks whose digests it has.
+    /// The supported banks for which the log has digests.
     pub fn banks(&self) -> Vec<Bank> {
         match &self.form {
             Form::Classic => vec![Bank::Sha1],
@@ -217,11 +214,11 @@ impl EventLog {
         }
     }
 
-    /// Add an event, with the digests of [`Self::banks`].
+    /// Adds an event, which must have the digests of [`Self::banks`].
     pub fn push(&mut self, event: Event) {
         let Event { pcr, kind, digests, data } = &event;
         let bytes = &mut self.bytes;
-        bytes.extend_from_slice(&pcr.to_le_bytes());
+        bytes.extend_from_slice(&pcr.number().to_le_bytes());
         bytes.extend_from_slice(&kind.to_le_bytes());
         match &self.form {
             Form::Classic => digests.iter().take(1).for_each(|(_, digest)| bytes.extend_from_slice(digest)),
@@ -238,7 +235,7 @@ impl EventLog {
         self.events.push(event);
     }
 
-    /// The log as it was when it had no more than `count` events.
+    /// The log with its first `count` events alone.
     pub fn first(&self, count: usize) -> Self {
         let mut log = Self::classic();
         for (number, event) in self.events.iter().take(count).enumerate() {
@@ -252,34 +249,34 @@ impl EventLog {
         log
     }
 
-    /// The value of every PCR of `bank` that the log extends, or of which it says how it started.
-    pub fn replay(&self, bank: Bank) -> BTreeMap<u32, Vec<u8>> {
+    /// The value of every PCR of `bank` that the log extends or gives a first value.
+    pub fn replay(&self, bank: Bank) -> BTreeMap<Pcr, Vec<u8>> {
         let mut pcrs = BTreeMap::new();
         for event in &self.events {
-            if event.kind == NO_ACTION {
+            let Some(pcr) = event.extended() else {
                 if let Some(locality) =
                     event.data.strip_prefix(STARTUP_LOCALITY).and_then(|rest| rest.first())
                 {
                     let mut value = vec![0; bank.size()];
                     value[bank.size() - 1] = *locality;
-                    pcrs.insert(0, value);
+                    pcrs.insert(Pcr::ALL[0], value);
                 }
                 continue;
-            }
+            };
             let Some(digest) = event.digest(bank) else { continue };
-            let value = pcrs.entry(event.pcr).or_insert_with(|| initial(bank, event.pcr));
+            let value = pcrs.entry(pcr).or_insert_with(|| initial(bank, pcr));
             *value = bank.extend(value, digest);
         }
         pcrs
     }
 }
 
-/// What PCR `pcr` of `bank` holds when the machine was switched on.
-pub fn initial(bank: Bank, pcr: u32) -> Vec<u8> {
+/// The value of PCR `pcr` of `bank` when the machine was switched on.
+pub fn initial(bank: Bank, pcr: Pcr) -> Vec<u8> {
     vec![if DYNAMIC.contains(&pcr) { 0xff } else { 0 }; bank.size()]
 }
 
-/// The algorithms that the head of a crypto-agile log names, and how long their digests are.
+/// The algorithms that the head of a crypto-agile log names, with the bytes of their digests.
 fn algorithms(head: &[u8]) -> Option<Vec<(u16, usize)>> {
     let mut reader = Reader { rest: head.get(24..)?, event: 0 };
     let count = reader.u32().ok()?;
@@ -313,7 +310,14 @@ impl<'a> Reader<'a> {
     }
 
     fn event(&mut self, form: &Form) -> Result<Event, LogError> {
-        let (pcr, kind) = (self.u32()?, self.u32()?);
+        let (number, kind) = (self.u32()?, self.u32()?);
+        let pcr = if kind == NO_ACTION {
+            PcrField::Unused(number)
+        } else {
+            let pcr = Pcr::new(number).ok_or(LogError::Pcr { event: self.event, pcr: number })?;
+            PcrField::Extended(pcr)
+        };
+
         let mut digests = Vec::new();
         match form {
             Form::Classic => digests.push((Bank::Sha1.id(), self.take(Bank::Sha1.size())?.to_vec())),
@@ -330,12 +334,13 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+
         let length = self.u32()? as usize;
         Ok(Event { pcr, kind, digests, data: self.take(length)?.to_vec() })
     }
 }
 
-/// As people read it: a line for each event.
+/// A line for each event.
 impl fmt::Display for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for event in &self.events {
@@ -348,7 +353,7 @@ impl fmt::Display for EventLog {
 /// `PCR 9 EV_IPL inetboot kernel: …`
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PCR {} {}", self.pcr, self.kind_name())?;
+        write!(f, "PCR {} {}", self.pcr.number(), self.kind_name())?;
         self.text().map_or(Ok(()), |text| write!(f, " {text}"))
     }
 }
@@ -367,9 +372,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn event(banks: &[Bank], pcr: u32, text: &str) -> Event {
+    fn event(banks: &[Bank], pcr: usize, text: &str) -> Event {
         let digests = banks.iter().map(|bank| (bank.id(), bank.digest(text.as_bytes()))).collect();
-        Event { pcr, kind: IPL, digests, data: text.into() }
+        Event { pcr: PcrField::Extended(Pcr::ALL[pcr]), kind: IPL, digests, data: text.into() }
     }
 
     #[test]
@@ -395,29 +400,46 @@ mod tests {
         log.push(event(&[Bank::Sha256], 8, "two"));
         let bank = Bank::Sha256;
         let one = bank.extend(&[0; 32], &bank.digest(b"one"));
-        assert_eq!(log.replay(bank), BTreeMap::from([(8, bank.extend(&one, &bank.digest(b"two")))]));
+        assert_eq!(
+            log.replay(bank),
+            BTreeMap::from([(Pcr::ALL[8], bank.extend(&one, &bank.digest(b"two")))])
+        );
         assert_eq!(log.replay(Bank::Sha1), BTreeMap::new());
     }
 
     #[test]
-    fn a_tpm_that_was_started_elsewhere_says_so() {
+    fn the_startup_locality_is_the_first_value() {
         let mut log = EventLog::agile(&[Bank::Sha1]);
         let data = [&STARTUP_LOCALITY[..], &[3]].concat();
-        log.push(Event { pcr: 0, kind: NO_ACTION, digests: vec![(4, vec![0; 20])], data });
+        log.push(Event { pcr: PcrField::Unused(0), kind: NO_ACTION, digests: vec![(4, vec![0; 20])], data });
         let mut value = vec![0; 20];
         value[19] = 3;
-        assert_eq!(log.replay(Bank::Sha1), BTreeMap::from([(0, value)]));
+        assert_eq!(log.replay(Bank::Sha1), BTreeMap::from([(Pcr::ALL[0], value)]));
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn malformed_logs_are_refused() {
         let mut log = EventLog::agile(&[Bank::Sha1]);
         log.push(event(&[Bank::Sha256], 8, "x"));
         let id = Bank::Sha256.id();
         assert_eq!(EventLog::decode(log.encode()), Err(LogError::Algorithm { event: 2, id }));
         let mut log = EventLog::classic();
-        log.push(event(&[Bank::Sha1], 24, "x"));
-        assert_eq!(EventLog::decode(log.encode()), Err(LogError::Pcr { event: 1, pcr: 24 }));
+        log.push(event(&[Bank::Sha1], 23, "x"));
+        let mut bytes = log.encode().to_vec();
+        assert_eq!(EventLog::decode(&bytes), Ok(log));
+        bytes[0] = 24;
+        assert_eq!(EventLog::decode(&bytes), Err(LogError::Pcr { event: 1, pcr: 24 }));
+    }
+
+    /// An event that was not extended may name any PCR, and keeps its number.
+    #[test]
+    fn events_without_a_pcr() {
+        let mut log = EventLog::classic();
+        let digests = vec![(Bank::Sha1.id(), vec![0; 20])];
+        log.push(Event { pcr: PcrField::Unused(u32::MAX), kind: NO_ACTION, digests, data: Vec::new() });
+        let decoded = EventLog::decode(log.encode()).unwrap();
+        assert_eq!(decoded.first(1).encode(), log.encode());
+        assert_eq!(decoded.replay(Bank::Sha1), BTreeMap::new());
     }
 
     proptest! {

@@ -1,9 +1,9 @@
-//! The families of live media, by the words that `type=` takes.
+//! The names of the families of live media, which are the words that `type=` takes.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A family of live media. `distro/` has what is known of each.
+/// A family of live media. `distro/` has a row of data for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyName {
     Debian,

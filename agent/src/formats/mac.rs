@@ -12,7 +12,7 @@ impl Mac {
         &self.0
     }
 
-    /// The half that tells cards of one maker apart, with one byte more: enough for an identifier.
+    /// The last four bytes: the three that the maker of the card assigns, and one more. They identify a card.
     pub fn last_four(self) -> [u8; 4] {
         let [_, _, tail @ ..] = self.0;
         tail

@@ -1,7 +1,8 @@
 //! Codecs: bytes to values and back. Nothing here reads a file, opens a socket or asks the kernel.
 //!
-//! What other people write (menus, indexes, event logs, kernels, archives) becomes a type here, with a
-//! bound on its size, before a step of the boot uses it. Each file has a target in `fuzz/`.
+//! Bytes of other programs (menus, indexes, event logs, kernels, archives) become a type here, with a bound on
+//! its size, before a step of the boot uses them. Each file has a target in `fuzz/`, or its values are read
+//! by another file's; `tests/corpus.rs` says which.
 
 pub mod bank;
 pub mod boot_menu;
@@ -20,6 +21,7 @@ pub mod lease;
 pub mod links;
 pub mod mac;
 pub mod multiboot;
+pub mod pcr;
 pub mod pieces;
 pub mod profile;
 pub mod receipt;

@@ -1,237 +1,322 @@
-//! A hypervisor and its dom0 as `kexec_load` segments: the Multiboot2 specification, and what Xen's
-//! `arch/x86/boot` expects. Pure; the kernel only copies what is laid out here to where it says.
+//! The start of a hypervisor and its dom0 by `kexec_load(2)`: the places in memory for all their parts, and
+//! the description of them that the hypervisor reads.
 //!
-//! Everything lies below 4 GiB: the hypervisor where it was linked to, and behind it the kernel and
-//! the initrd of dom0 as its modules, the information about all of this, and the trampoline.
+//! Formats: the Multiboot2 specification and ELF-32. What Xen makes of them: `xen/arch/x86/boot`. All parts
+//! must lie below 4 GiB, since a Multiboot2 kernel starts in 32-bit mode. From low to high:
+//!
+//! ```text
+//! hypervisor, where it was linked to | dom0's kernel | dom0's initrd | boot information | trampoline
+//! ```
 
 use crate::sys::trampoline;
 use std::borrow::Cow;
 
-/// `COMMAND_LINE_SIZE` of Xen, and what it has for dom0's: the terminating NUL included.
+/// Bytes that Xen has for its command line (`COMMAND_LINE_SIZE`), and also for dom0's. The terminating NUL
+/// counts.
 pub const WORDS_MAX: usize = 1024;
 
 const PAGE: u64 = 4096;
 
-/// What Multiboot modules and information can be told of.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// Of the Multiboot2 header; it lies in the first bytes of the file.
+/// The mark of a Multiboot2 header, and the part of the file that the header lies in (3.1 of the
+/// specification).
 const MAGIC: u32 = 0xe852_50d6;
 const HEADER_WITHIN: usize = 32768;
 
-/// Why a hypervisor cannot be started.
+/// The reason why a hypervisor cannot be started.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MultibootError {
-    /// It is not one.
-    #[error("it is no 32-bit ELF program")]
+    #[error("it is not a 32-bit ELF program")]
     NotElf,
-    /// It is one for other loaders.
     #[error("it has no Multiboot2 header")]
     NoHeader,
-    /// Where it wants to be is no memory.
     #[error("it has to lie at {at:#x}, and there are no {size} bytes of memory there")]
-    Taken {
-        /// Where.
-        at: u64,
-        /// How long it is.
-        size: u64,
-    },
-    /// What goes with it does not fit below 4 GiB.
+    Taken { at: u64, size: u64 },
     #[error("there are no {size} bytes of memory left below 4 GiB for its {what}")]
-    NoRoom {
-        /// For what.
-        what: &'static str,
-        /// How many.
-        size: u64,
-    },
+    NoRoom { what: &'static str, size: u64 },
 }
 
-/// Bytes for a place in memory.
+/// A range of the physical memory, as the firmware describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub start: u64,
+    /// The address behind the last byte.
+    pub end: u64,
+    pub kind: RegionKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionKind {
+    /// Free to use.
+    Ram,
+    /// ACPI's tables. Free once they were read.
+    AcpiTables,
+    /// Memory that ACPI must find unchanged after a sleep.
+    AcpiStorage,
+    Reserved,
+}
+
+impl RegionKind {
+    /// The number for the memory map of the boot information (3.6.8 of the specification).
+    const fn number(self) -> u32 {
+        match self {
+            Self::Ram => 1,
+            Self::Reserved => 2,
+            Self::AcpiTables => 3,
+            Self::AcpiStorage => 4,
+        }
+    }
+}
+
+impl Region {
+    fn is_ram(&self) -> bool {
+        self.kind == RegionKind::Ram
+    }
+
+    fn contains(&self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+}
+
+/// A file for the hypervisor: dom0's kernel, or its initrd.
+#[derive(Clone, Copy, Debug)]
+pub struct Module<'a> {
+    /// Its name, for errors.
+    pub what: &'static str,
+    pub bytes: &'a [u8],
+    /// Its command line.
+    pub words: &'a str,
+}
+
+/// Bytes, and the place in memory that the kernel copies them to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
-    /// What is there; zeros behind it.
     pub bytes: Cow<'a, [u8]>,
-    /// Its physical address, at a page's start.
-    pub at: u64,
-    /// How long the place is, in whole pages.
+    /// The physical address, at the start of a page.
+    pub address: u64,
+    /// The length of the place in bytes: whole pages. Behind `bytes` it is filled with zeros.
     pub length: u64,
 }
 
 impl<'a> Segment<'a> {
-    fn new(bytes: impl Into<Cow<'a, [u8]>>, at: u64, length: u64) -> Self {
-        Self { bytes: bytes.into(), at, length: length.next_multiple_of(PAGE) }
+    fn new(bytes: impl Into<Cow<'a, [u8]>>, address: u64, length: u64) -> Self {
+        Self { bytes: bytes.into(), address, length: length.next_multiple_of(PAGE) }
     }
 }
 
-/// A file that the hypervisor is given, and the words with it.
-#[derive(Clone, Copy, Debug)]
-pub struct Module<'a> {
-    /// What it is.
-    pub what: &'static str,
-    /// Its contents.
-    pub bytes: &'a [u8],
-    /// Its words.
-    pub words: &'a str,
-}
-
-/// A hypervisor as its file says.
+/// All parts in their places.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Elf<'a> {
-    entry: u32,
-    /// Contents, physical address, length in memory.
-    loads: Vec<(&'a [u8], u64, u64)>,
+pub struct Layout<'a> {
+    pub segments: Vec<Segment<'a>>,
+    /// The address to jump to: the trampoline's.
+    pub start: u64,
 }
 
-impl<'a> Elf<'a> {
-    /// ELF-32, "Program Header".
-    fn parse(file: &'a [u8]) -> Result<Self, MultibootError> {
-        const LOAD: u32 = 1;
-        let error = || MultibootError::NotElf;
-        let u16_at = |at: usize| Some(u16::from_le_bytes(file.get(at..at + 2)?.try_into().ok()?));
-        let u32_at = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?));
-        // Class 32, little-endian, for the 80386.
-        if !file.starts_with(b"\x7fELF\x01\x01") || u16_at(18) != Some(3) {
-            return Err(error());
-        }
-        if !has_header(file) {
-            return Err(MultibootError::NoHeader);
-        }
-        let parsed = || {
-            let (table, size, count) = (u32_at(28)? as usize, usize::from(u16_at(42)?), u16_at(44)?);
-            let mut loads = Vec::new();
-            for number in 0..usize::from(count) {
-                let at = table.checked_add(number.checked_mul(size)?)?;
-                if u32_at(at)? != LOAD {
-                    continue;
-                }
-                let (offset, length) = (u32_at(at + 4)? as usize, u32_at(at + 16)? as usize);
-                let contents = file.get(offset..offset.checked_add(length)?)?;
-                loads.push((contents, u64::from(u32_at(at + 12)?), u64::from(u32_at(at + 20)?)));
-            }
-            Some(Self { entry: u32_at(24)?, loads })
-        };
-        let elf: Self = parsed().ok_or_else(error)?;
-        let whole =
-            elf.loads.iter().all(|(bytes, at, length)| bytes.len() as u64 <= *length && at % PAGE == 0);
-        if whole && !elf.loads.is_empty() { Ok(elf) } else { Err(error()) }
-    }
-
-    fn end(&self) -> u64 {
-        self.loads.iter().map(|(_, at, length)| at + length).max().unwrap_or_default()
-    }
-}
-
-fn has_header(file: &[u8]) -> bool {
-    let within = &file[..file.len().min(HEADER_WITHIN)];
-    within.chunks_exact(8).enumerate().any(|(number, start)| {
-        start.starts_with(&MAGIC.to_le_bytes())
-            && file.get(number * 8..number * 8 + 16).is_some_and(|header| {
-                // The four numbers of a header sum to nothing.
-                header.chunks(4).fold(0_u32, |sum, bytes| {
-                    sum.wrapping_add(u32::from_le_bytes(bytes.try_into().unwrap_or_default()))
-                }) == 0
-            })
-    })
-}
-
-/// Where everything goes, and the address to start at.
+/// Gives `hypervisor`, its `modules`, and the code that starts it their places in `memory`. `words` is the
+/// hypervisor's command line.
 pub fn lay_out<'a>(
     hypervisor: &'a [u8],
     words: &str,
     modules: &[Module<'a>],
     memory: &[Region],
-) -> Result<(Vec<Segment<'a>>, u64), MultibootError> {
+) -> Result<Layout<'a>, MultibootError> {
+    // The hypervisor's own place is fixed.
     let elf = Elf::parse(hypervisor)?;
     let mut segments = Vec::new();
-    for (bytes, at, size) in &elf.loads {
-        let (at, size) = (*at, *size);
-        if !fits(memory, at, size) {
-            return Err(MultibootError::Taken { at, size });
+    for &Load { contents, address, size } in &elf.loads {
+        if !is_free(memory, address, size) {
+            return Err(MultibootError::Taken { at: address, size });
         }
-        segments.push(Segment::new(*bytes, at, size));
+        segments.push(Segment::new(contents, address, size));
     }
-    let mut free = elf.end();
-    let mut place = |what, size| {
-        let at = next_place(memory, free, size).ok_or(MultibootError::NoRoom { what, size })?;
-        free = at + size;
-        Ok(at)
+
+    // All else may lie anywhere, and goes behind it, one after the other.
+    let mut free_from = elf.end();
+    let mut allocate = |what, size| {
+        let address = next_place(memory, free_from, size).ok_or(MultibootError::NoRoom { what, size })?;
+        free_from = address + size;
+        Ok(address)
     };
-    let mut told = Vec::new();
+    let mut placed = Vec::new();
     for module in modules {
         let size = module.bytes.len() as u64;
-        let at = place(module.what, size)?;
-        segments.push(Segment::new(module.bytes, at, size));
-        told.push((at, size, module.words));
+        let start = allocate(module.what, size)?;
+        segments.push(Segment::new(module.bytes, start, size));
+        placed.push(Placed { start, end: start + size, words: module.words });
     }
-    let info = information(words, &told, memory);
-    let info_at = place("description", info.len() as u64)?;
-    segments.push(Segment::new(info.clone(), info_at, info.len() as u64));
-    let start = place("trampoline", PAGE)?;
-    segments.push(Segment::new(trampoline::code(elf.entry, info_at as u32), start, PAGE));
-    Ok((segments, start))
+
+    let information = boot_information(words, &placed, memory);
+    let size = information.len() as u64;
+    let information_at = allocate("description", size)?;
+    segments.push(Segment::new(information, information_at, size));
+
+    let start = allocate("trampoline", PAGE)?;
+    segments.push(Segment::new(trampoline::code(elf.entry, information_at as u32), start, PAGE));
+    Ok(Layout { segments, start })
 }
 
-fn fits(memory: &[Region], at: u64, size: u64) -> bool {
-    let end = at + size;
-    end <= FOUR_GIB && memory.iter().any(|region| region.is_ram() && region.start <= at && end <= region.end)
+/// True if all of `size` bytes from `address` on are memory below 4 GiB.
+fn is_free(memory: &[Region], address: u64, size: u64) -> bool {
+    let end = address + size;
+    let holds = |region: &Region| region.is_ram() && region.start <= address && end <= region.end;
+    end <= FOUR_GIB && memory.iter().any(holds)
 }
 
-/// The first page from `from` on where `size` bytes of memory lie together.
+/// The lowest page at or above `from` with `size` bytes of memory.
 fn next_place(memory: &[Region], from: u64, size: u64) -> Option<u64> {
     let size = size.next_multiple_of(PAGE);
-    let starts = memory.iter().filter(|region| region.is_ram());
-    let starts = starts.map(|region| region.start.max(from).next_multiple_of(PAGE));
-    starts.filter(|at| fits(memory, *at, size)).min()
+    let ram = memory.iter().filter(|region| region.is_ram());
+    let starts = ram.map(|region| region.start.max(from).next_multiple_of(PAGE));
+    starts.filter(|start| is_free(memory, *start, size)).min()
 }
 
-/// The boot information, 3.6 of the specification: tags of eight bytes' alignment.
-fn information(words: &str, modules: &[(u64, u64, &str)], memory: &[Region]) -> Vec<u8> {
+/// The parts of a hypervisor's file that matter here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Elf<'a> {
+    /// The physical address at which it starts.
+    entry: u32,
+    loads: Vec<Load<'a>>,
+}
+
+/// A segment that the file wants loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Load<'a> {
+    contents: &'a [u8],
+    /// The physical address.
+    address: u64,
+    /// Bytes in memory. There may be more of them than in the file.
+    size: u64,
+}
+
+impl<'a> Elf<'a> {
+    /// Reads the ELF header and the program headers of a Multiboot2 kernel.
+    fn parse(file: &'a [u8]) -> Result<Self, MultibootError> {
+        const LITTLE_ENDIAN_32_BITS: &[u8] = b"\x7fELF\x01\x01";
+        const I386: u16 = 3;
+        let machine = u16_at(file, 18); // e_machine
+        if !file.starts_with(LITTLE_ENDIAN_32_BITS) || machine != Some(I386) {
+            return Err(MultibootError::NotElf);
+        }
+        if !has_multiboot_header(file) {
+            return Err(MultibootError::NoHeader);
+        }
+
+        let elf = Self::parse_headers(file).ok_or(MultibootError::NotElf)?;
+        let is_sound =
+            |load: &Load<'_>| load.contents.len() as u64 <= load.size && load.address.is_multiple_of(PAGE);
+        let is_loadable = !elf.loads.is_empty() && elf.loads.iter().all(is_sound);
+        if is_loadable { Ok(elf) } else { Err(MultibootError::NotElf) }
+    }
+
+    /// The names behind the numbers are those of the ELF specification.
+    fn parse_headers(file: &'a [u8]) -> Option<Self> {
+        const PT_LOAD: u32 = 1;
+        let entry = u32_at(file, 24)?; // e_entry
+        let table = u32_at(file, 28)? as usize; // e_phoff
+        let header_size = usize::from(u16_at(file, 42)?); // e_phentsize
+        let count = usize::from(u16_at(file, 44)?); // e_phnum
+
+        let mut loads = Vec::new();
+        for number in 0..count {
+            let header = table.checked_add(number.checked_mul(header_size)?)?;
+            if u32_at(file, header)? != PT_LOAD {
+                continue;
+            }
+            let offset = u32_at(file, header + 4)? as usize; // p_offset
+            let address = u64::from(u32_at(file, header + 12)?); // p_paddr
+            let length = u32_at(file, header + 16)? as usize; // p_filesz
+            let size = u64::from(u32_at(file, header + 20)?); // p_memsz
+            loads.push(Load { contents: file.get(offset..offset.checked_add(length)?)?, address, size });
+        }
+        Some(Self { entry, loads })
+    }
+
+    /// The address behind its last byte.
+    fn end(&self) -> u64 {
+        self.loads.iter().map(|load| load.address + load.size).max().unwrap_or_default()
+    }
+}
+
+fn u16_at(file: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(file.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(file: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The header is aligned to eight bytes and begins with four numbers: magic, architecture, length, and a
+/// checksum that makes their sum zero.
+fn has_multiboot_header(file: &[u8]) -> bool {
+    let sum_from =
+        |at| (0..4).try_fold(0_u32, |sum, number| Some(sum.wrapping_add(u32_at(file, at + number * 4)?)));
+    let mut places = (0..file.len().min(HEADER_WITHIN)).step_by(8);
+    places.any(|at| u32_at(file, at) == Some(MAGIC) && sum_from(at) == Some(0))
+}
+
+/// A module in its place, as the boot information describes it.
+struct Placed<'a> {
+    start: u64,
+    /// The address behind its last byte.
+    end: u64,
+    words: &'a str,
+}
+
+/// The boot information, section 3.6 of the specification.
+fn boot_information(words: &str, modules: &[Placed<'_>], memory: &[Region]) -> Vec<u8> {
     const END: u32 = 0;
     const COMMAND_LINE: u32 = 1;
-    const LOADER: u32 = 2;
+    const LOADER_NAME: u32 = 2;
     const MODULE: u32 = 3;
-    const MEMORY: u32 = 4;
+    const BASIC_MEMORY: u32 = 4;
     const MEMORY_MAP: u32 = 6;
-    let mut info = vec![0; 8];
-    let mut tag = |kind: u32, body: &[u8]| {
-        info.extend_from_slice(&kind.to_le_bytes());
-        info.extend_from_slice(&(8 + body.len() as u32).to_le_bytes());
-        info.extend_from_slice(body);
-        info.resize(info.len().next_multiple_of(8), 0);
+
+    // The length of all, filled in at the end, and a reserved number. Then tags, each aligned to eight bytes.
+    let mut information = vec![0; 8];
+    let mut add_tag = |kind: u32, body: &[u8]| {
+        information.extend_from_slice(&kind.to_le_bytes());
+        information.extend_from_slice(&(8 + body.len() as u32).to_le_bytes());
+        information.extend_from_slice(body);
+        information.resize(information.len().next_multiple_of(8), 0);
     };
-    // To loaders that are not GRUB, Xen drops the first word of each line.
-    tag(COMMAND_LINE, format!("xen {words}\0").as_bytes());
-    tag(LOADER, concat!("InetBoot ", env!("CARGO_PKG_VERSION"), "\0").as_bytes());
-    for (at, size, words) in modules {
-        let (start, end) = (*at as u32, (at + size) as u32);
-        tag(
-            MODULE,
-            &[&start.to_le_bytes(), &end.to_le_bytes(), format!("module {words}\0").as_bytes()].concat(),
-        );
+
+    // Unless the loader is GRUB 2, Xen drops the first word of each command line: the name of the file.
+    add_tag(COMMAND_LINE, format!("xen {words}\0").as_bytes());
+    add_tag(LOADER_NAME, concat!("InetBoot ", env!("CARGO_PKG_VERSION"), "\0").as_bytes());
+    for Placed { start, end, words } in modules {
+        let range = [(*start as u32).to_le_bytes(), (*end as u32).to_le_bytes()].concat();
+        add_tag(MODULE, &[&range, format!("module {words}\0").as_bytes()].concat());
     }
-    let ram_from = |start: u64| {
-        let region =
-            memory.iter().find(|region| region.is_ram() && region.start <= start && start < region.end);
-        (region.map_or(0, |region| (region.end - start).min(FOUR_GIB) >> 10) as u32).to_le_bytes()
-    };
-    tag(MEMORY, &[ram_from(0), ram_from(1 << 20)].concat());
-    let mut map = [24_u32.to_le_bytes(), 0_u32.to_le_bytes()].concat();
+    add_tag(BASIC_MEMORY, &[kib_from(memory, 0), kib_from(memory, 1 << 20)].concat());
+    add_tag(MEMORY_MAP, &memory_map(memory));
+    add_tag(END, &[]);
+
+    let length = information.len() as u32;
+    information[..4].copy_from_slice(&length.to_le_bytes());
+    information
+}
+
+/// The length in KiB of the memory that begins at `start`.
+fn kib_from(memory: &[Region], start: u64) -> [u8; 4] {
+    let region = memory.iter().find(|region| region.is_ram() && region.contains(start));
+    let bytes = region.map_or(0, |region| region.end - start).min(FOUR_GIB);
+    ((bytes >> 10) as u32).to_le_bytes()
+}
+
+/// The size of an entry, the version of the format, then the entries: address, length, kind and a reserved
+/// number.
+fn memory_map(memory: &[Region]) -> Vec<u8> {
+    const ENTRY_SIZE: u32 = 24;
+    const VERSION: u32 = 0;
+    let mut map = [ENTRY_SIZE.to_le_bytes(), VERSION.to_le_bytes()].concat();
     for region in memory {
         map.extend_from_slice(&region.start.to_le_bytes());
         map.extend_from_slice(&(region.end - region.start).to_le_bytes());
-        let kind: u32 = match region.is {
-            Use::Ram => 1,
-            Use::AcpiTables => 3,
-            Use::AcpiStorage => 4,
-            Use::Other => 2,
-        };
-        map.extend_from_slice(&[kind.to_le_bytes(), [0; 4]].concat());
+        map.extend_from_slice(&region.kind.number().to_le_bytes());
+        map.extend_from_slice(&[0; 4]);
     }
-    tag(MEMORY_MAP, &map);
-    tag(END, &[]);
-    let length = info.len() as u32;
-    info[..4].copy_from_slice(&length.to_le_bytes());
-    info
+    map
 }
 
 #[cfg(test)]
@@ -240,11 +325,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn memory() -> Vec<Region> {
-        let region = |start, end, is| Region { start, end, is };
+        let region = |start, end, kind| Region { start, end, kind };
         vec![
-            region(0, 0x9fc00, Use::Ram),
-            region(0x9fc00, 0x10_0000, Use::Other),
-            region(0x10_0000, 0x4000_0000, Use::Ram),
+            region(0, 0x9fc00, RegionKind::Ram),
+            region(0x9fc00, 0x10_0000, RegionKind::Reserved),
+            region(0x10_0000, 0x4000_0000, RegionKind::Ram),
         ]
     }
 
@@ -273,11 +358,13 @@ mod tests {
         ]
     }
 
+    /// The parts lie behind the hypervisor and apart from each other, and the boot information tells where.
     #[test]
-    fn everything_lies_behind_the_hypervisor_and_apart() {
+    fn layout() {
         let file = hypervisor();
-        let (segments, start) = lay_out(&file, "dom0_mem=1G", &modules(), &memory()).unwrap();
-        let places: Vec<(u64, u64)> = segments.iter().map(|segment| (segment.at, segment.length)).collect();
+        let Layout { segments, start } = lay_out(&file, "dom0_mem=1G", &modules(), &memory()).unwrap();
+        let places: Vec<(u64, u64)> =
+            segments.iter().map(|segment| (segment.address, segment.length)).collect();
         assert_eq!(
             places,
             [
@@ -294,13 +381,14 @@ mod tests {
         assert!(has(b"xen dom0_mem=1G\0") && has(b"module console=hvc0\0"));
         assert_eq!(info[..4], (info.len() as u32).to_le_bytes());
         assert_eq!(info[info.len() - 8..], [0, 0, 0, 0, 8, 0, 0, 0]);
-        // The first module's tag: from and to, as it is, not in whole pages.
+        // The first module's tag has its own end, not that of its last page.
         assert!(has(&[0, 0x30, 0x20, 0, 0x88, 0x43, 0x20, 0]));
     }
 
+    /// A part that finds no memory below 4 GiB is named.
     #[test]
-    fn a_machine_without_low_memory_says_so() {
-        let high = |start, end| vec![Region { start, end, is: Use::Ram }];
+    fn too_little_low_memory() {
+        let high = |start, end| vec![Region { start, end, kind: RegionKind::Ram }];
         let file = hypervisor();
         let error = lay_out(&file, "", &modules(), &high(0x40_0000, 0x4000_0000)).unwrap_err();
         assert_eq!(error, MultibootError::Taken { at: 0x20_0000, size: 0x3000 });
@@ -310,8 +398,9 @@ mod tests {
         assert!(lay_out(&file, "", &modules(), &beyond).is_err());
     }
 
+    /// A file of another kind is refused, and a file without a valid Multiboot2 header.
     #[test]
-    fn what_is_no_hypervisor_is_told_apart() {
+    fn other_files() {
         let refusal = |file: &[u8]| lay_out(file, "", &[], &memory()).unwrap_err();
         assert_eq!(refusal(b"MZ"), MultibootError::NotElf);
         let mut file = hypervisor();
@@ -320,43 +409,13 @@ mod tests {
     }
 
     proptest! {
+        /// A damaged or cut file is refused or laid out, without a panic.
         #[test]
-        fn no_damage_makes_it_panic(at in 0usize..0x110, byte: u8, length in 0usize..0x200) {
+        fn damaged_files(at in 0usize..0x110, byte: u8, length in 0usize..0x200) {
             let mut file = hypervisor();
             file[at] = byte;
             let _ = lay_out(&file[..length], "", &modules(), &memory());
             let _ = lay_out(&file, "", &modules(), &memory());
         }
-    }
-}
-
-/// What a part of the physical memory is used for, as the firmware says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// Memory for everybody.
-    Ram,
-    /// ACPI's tables; free once they are read.
-    AcpiTables,
-    /// What ACPI wants back after a sleep.
-    AcpiStorage,
-    /// Not to be touched.
-    Other,
-}
-
-/// A part of the physical memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// Its first byte.
-    pub start: u64,
-    /// The byte behind its last.
-    pub end: u64,
-    /// What it is used for.
-    pub is: Use,
-}
-
-impl Region {
-    /// Whether anybody may use it.
-    pub fn is_ram(&self) -> bool {
-        self.is == Use::Ram
     }
 }

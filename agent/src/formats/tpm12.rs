@@ -3,6 +3,7 @@
 //! TPM Main 1.2, part 3: `TPM_Extend` (16.1) and `TPM_PCRRead` (16.2). Neither needs a session.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use crate::formats::tpm2::ResponseError;
 
 const TAG_COMMAND: u16 = 0x00c1;
@@ -16,17 +17,17 @@ const BUSY: [u32; 2] = [0x800, 0x802];
 /// Bytes before the parameters: tag, length, result.
 const HEADER: usize = 10;
 
-/// Extend `pcr` by a SHA-1 digest.
-pub fn extend(pcr: u32, digest: &[u8]) -> Vec<u8> {
-    command(EXTEND, &[&pcr.to_be_bytes(), digest].concat())
+/// The command that extends `pcr` by a SHA-1 digest.
+pub fn extend(pcr: Pcr, digest: &[u8]) -> Vec<u8> {
+    command(EXTEND, &[&pcr.number().to_be_bytes(), digest].concat())
 }
 
-/// Ask for the value of `pcr`.
-pub fn read(pcr: u32) -> Vec<u8> {
-    command(PCR_READ, &pcr.to_be_bytes())
+/// The command that reads `pcr`.
+pub fn read(pcr: Pcr) -> Vec<u8> {
+    command(PCR_READ, &pcr.number().to_be_bytes())
 }
 
-/// The PCR's value: what both commands answer.
+/// The PCR's value, from the response to either command.
 pub fn value(response: &[u8]) -> Result<Vec<u8>, ResponseError> {
     let malformed = |why: &str| ResponseError::Malformed(why.to_owned());
     let (header, value) = response.split_at_checked(HEADER).ok_or_else(|| malformed("it is too short"))?;
@@ -60,14 +61,14 @@ mod tests {
 
     #[test]
     fn an_extend_has_34_bytes() {
-        let command = extend(9, &[0xaa; 20]);
+        let command = extend(Pcr::ALL[9], &[0xaa; 20]);
         assert_eq!(command.len(), 34);
         assert_eq!(command[..14], [0, 0xc1, 0, 0, 0, 34, 0, 0, 0, 0x14, 0, 0, 0, 9]);
-        assert_eq!(read(8), [0, 0xc1, 0, 0, 0, 14, 0, 0, 0, 0x15, 0, 0, 0, 8]);
+        assert_eq!(read(Pcr::ALL[8]), [0, 0xc1, 0, 0, 0, 14, 0, 0, 0, 0x15, 0, 0, 0, 8]);
     }
 
     #[test]
-    fn an_answer_is_a_value_a_refusal_or_nonsense() {
+    fn every_kind_of_answer_is_understood() {
         assert_eq!(value(&response(0, &[7; 20])), Ok(vec![7; 20]));
         assert_eq!(value(&response(0x802, &[])), Err(ResponseError::Retry));
         assert_eq!(value(&response(9, &[])), Err(ResponseError::Refused("0x9".into())));

@@ -4,6 +4,7 @@
 //! `TPM2_PCR_Read` (22.4), by the codec of the crate `tpm2-protocol`.
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use tpm2_protocol::basic::{TpmHandle, TpmUint32};
 use tpm2_protocol::constant::TPM_MAX_COMMAND_SIZE;
 use tpm2_protocol::data::{
@@ -16,17 +17,15 @@ use tpm2_protocol::frame::{
 };
 use tpm2_protocol::{TpmError, TpmUnmarshal, TpmWriter};
 
-/// Why a response is of no use.
+/// Reasons why a response has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
-    /// It is not there yet.
-    #[error("the TPM is busy with itself")]
+    /// The command has to be sent again later.
+    #[error("the TPM is busy")]
     Retry,
-    /// The TPM refuses.
     #[error("the TPM answers {0}")]
     Refused(String),
-    /// It is none.
-    #[error("the TPM's answer makes no sense: {0}")]
+    #[error("the TPM's answer is malformed: {0}")]
     Malformed(String),
 }
 
@@ -36,7 +35,7 @@ impl From<TpmError> for ResponseError {
     }
 }
 
-/// Ask which banks are active.
+/// The command that asks for the active banks.
 pub fn ask_banks() -> Result<Vec<u8>, ResponseError> {
     let command = TpmGetCapabilityCommand {
         cap: TpmCap::Pcrs,
@@ -47,24 +46,24 @@ pub fn ask_banks() -> Result<Vec<u8>, ResponseError> {
     marshal(&command, &[])
 }
 
-/// The algorithms of the active banks, by number: those that have any PCR.
+/// The algorithms, by number, of the active banks: those that have any PCR.
 pub fn banks(response: &[u8]) -> Result<Vec<u16>, ResponseError> {
     let response: TpmGetCapabilityResponse = unmarshal(response)?;
     let TpmuCapabilities::Pcrs(selections) = &response.capability_data.data else {
-        return Err(ResponseError::Malformed("it is about something else than banks".into()));
+        return Err(ResponseError::Malformed("it is not about banks".into()));
     };
     let active = selections.iter().filter(|selection| selection.pcr_select.iter().any(|byte| *byte != 0));
     Ok(active.map(|selection| selection.hash.value()).collect())
 }
 
-/// Extend `pcr` by a digest for each of several banks.
-pub fn extend(pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, ResponseError> {
+/// The command that extends `pcr` by a digest for each of several banks.
+pub fn extend(pcr: Pcr, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, ResponseError> {
     let mut values = TpmlDigestValues::default();
     for (bank, digest) in digests {
         let digest = TpmuHa::Digest(digest.as_slice().try_into()?);
         values.try_push(TpmtHa { hash_alg: algorithm(*bank)?, digest })?;
     }
-    let command = TpmPcrExtendCommand { handles: [TpmHandle::new(pcr)], digests: values };
+    let command = TpmPcrExtendCommand { handles: [TpmHandle::new(pcr.number())], digests: values };
     // PCRs have an empty password.
     let password = TpmsAuthCommand {
         session_handle: TpmHandle::new(TpmRh::Pw.value()),
@@ -75,24 +74,21 @@ pub fn extend(pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<Vec<u8>, Response
     marshal(&command, &[password])
 }
 
-/// Whether [`extend`] was done.
+/// Succeeds if the response says that [`extend`] was done.
 pub fn extended(response: &[u8]) -> Result<(), ResponseError> {
     unmarshal::<TpmPcrExtendResponse>(response).map(|_| ())
 }
 
-/// Ask for the value of `pcr` in `bank`.
-pub fn read(pcr: u32, bank: Bank) -> Result<Vec<u8>, ResponseError> {
-    let mut bits = [0_u8; 3];
-    if let Some(byte) = bits.get_mut(pcr as usize / 8) {
-        *byte = 1 << (pcr % 8);
-    }
-    let select = TpmsPcrSelection { hash: algorithm(bank)?, pcr_select: TpmsPcrSelect::try_from(&bits[..])? };
+/// The command that reads `pcr` of `bank`.
+pub fn read(pcr: Pcr, bank: Bank) -> Result<Vec<u8>, ResponseError> {
+    let pcr_select = TpmsPcrSelect::try_from(&pcr.bitmap()[..])?;
+    let select = TpmsPcrSelection { hash: algorithm(bank)?, pcr_select };
     let mut selection = TpmlPcrSelection::default();
     selection.try_push(select)?;
     marshal(&TpmPcrReadCommand { handles: [], pcr_selection_in: selection }, &[])
 }
 
-/// The value that [`read`] asked for.
+/// The PCR's value, from the response to [`read`].
 pub fn value(response: &[u8]) -> Result<Vec<u8>, ResponseError> {
     let response: TpmPcrReadResponse = unmarshal(response)?;
     let value = response.pcr_values.iter().next();
@@ -111,14 +107,14 @@ fn marshal(command: &impl TpmFrame, sessions: &[TpmsAuthCommand]) -> Result<Vec<
     Ok(writer.as_bytes().to_vec())
 }
 
-/// The body of a response without handles. The crate's own way through its table of all commands
-/// would bring all of them into the agent: 80 KB.
+/// Reads the body of a response without handles. The crate's own function for this has a table of all commands,
+/// which would add 80 KB to the agent.
 fn unmarshal<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, ResponseError> {
     let (tag, rest) = TpmSt::unmarshal(response)?;
     let (length, rest) = TpmUint32::unmarshal(rest)?;
     let (code, body) = TpmUint32::unmarshal(rest)?;
     if u32::from(length) as usize != response.len() {
-        return Err(ResponseError::Malformed("its length is another than it says".into()));
+        return Err(ResponseError::Malformed("it has another length than it says".into()));
     }
     match TpmRc::try_from(u32::from(code))? {
         TpmRc::Fmt0(TpmRcBase::Success) => {}
@@ -127,10 +123,11 @@ fn unmarshal<R: TpmUnmarshalBody>(response: &[u8]) -> Result<R, ResponseError> {
         }
         refused => return Err(ResponseError::Refused(refused.to_string())),
     }
+
     if tag != TpmSt::Sessions {
         return Ok(R::unmarshal_body(&[], body)?);
     }
-    // Behind the parameters stand the sessions.
+    // The sessions follow the parameters.
     let (length, body) = TpmUint32::unmarshal(body)?;
     let parameters = body.get(..u32::from(length) as usize);
     let parameters = parameters.ok_or_else(|| ResponseError::Malformed("it is cut".into()))?;
@@ -148,14 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_as_the_specification_has_them() {
-        let extend = extend(9, &[(Bank::Sha1, vec![0xaa; 20])]).unwrap();
+    fn commands_have_the_specified_bytes() {
+        let extend = extend(Pcr::ALL[9], &[(Bank::Sha1, vec![0xaa; 20])]).unwrap();
         let head = [0x80, 2, 0, 0, 0, 53, 0, 0, 1, 0x82, 0, 0, 0, 9, 0, 0, 0, 9, 0x40, 0, 0, 9];
         assert_eq!(extend[..22], head);
         assert_eq!(extend[22..33], [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 4]);
         assert_eq!(extend.len(), 53);
         let read = [0x80, 1, 0, 0, 0, 20, 0, 0, 1, 0x7e, 0, 0, 0, 1, 0, 0xb, 3, 0, 1, 0];
-        assert_eq!(super::read(8, Bank::Sha256).unwrap(), read);
+        assert_eq!(super::read(Pcr::ALL[8], Bank::Sha256).unwrap(), read);
     }
 
     #[test]
@@ -168,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_value_a_refusal_or_nonsense() {
+    fn every_kind_of_answer_is_understood() {
         let select = [0, 0, 0, 7, 0, 0, 0, 1, 0, 0xb, 3, 0, 1, 0];
         let body = [&select[..], &[0, 0, 0, 1, 0, 32], &[7; 32]].concat();
         assert_eq!(value(&response(0x8001, 0, &body)), Ok(vec![7; 32]));

@@ -20,6 +20,9 @@ impl FromStr for Pin {
 }
 
 impl Pin {
+    /// The form of a pin, as an error says it.
+    pub const WANTED: &str = "sha256: and 64 hexadecimal digits are wanted";
+
     /// The pin of an index.
     pub fn of(index: &[u8]) -> Self {
         Self(Algorithm::Sha256.digest(index))
@@ -46,6 +49,11 @@ impl FromStr for Key {
         let key = PublicKey::from_base64(text).map_err(|_| ())?;
         Ok(Self { text: text.to_owned(), key })
     }
+}
+
+impl Key {
+    /// The form of a key, as an error says it.
+    pub const WANTED: &str = "the second line of a minisign public key is wanted, RW...";
 }
 
 impl fmt::Display for Key {

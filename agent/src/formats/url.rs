@@ -1,19 +1,19 @@
-//! Web addresses, as far as we need to look into them.
+//! Web addresses (RFC 3986): their scheme, their host, the name of the file, and references relative to them.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A web address: `http` or `https`, with a host.
+/// An `http` or `https` address with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(String);
 
 impl Url {
-    /// As it was written.
+    /// The address as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The last part of the path, or `image`.
+    /// The last component of the path, or `image` if that is empty.
     pub fn file_name(&self) -> &str {
         let path = self.0.split(['?', '#']).next().unwrap_or_default();
         let after_host = path.splitn(4, '/').nth(3).unwrap_or_default();
@@ -23,19 +23,21 @@ impl Url {
         }
     }
 
-    /// What `reference` means beside this address (RFC 3986, 5.2, for what indexes write).
+    /// The address that `reference` stands for in a document at this address (RFC 3986, 5.2). Of relative
+    /// references, those are supported that indexes write: a path, absolute or not, without `..`.
     pub fn join(&self, reference: &str) -> Option<Self> {
         if reference.contains("://") {
             return reference.parse().ok();
         }
+
+        // An absolute path replaces all behind the host; another one, all behind the last slash of the path.
         let path = self.0.split(['?', '#']).next().unwrap_or_default();
         let host_end = path.match_indices('/').nth(2).map_or(path.len(), |(at, _)| at);
-        let base = match reference.starts_with('/') {
-            true => path.get(..host_end)?,
-            false => {
-                path.get(..path.rfind('/').filter(|at| *at >= host_end).map_or(path.len(), |at| at + 1))?
-            }
+        let base_end = match reference.starts_with('/') {
+            true => host_end,
+            false => path.rfind('/').filter(|at| *at >= host_end).map_or(path.len(), |at| at + 1),
         };
+        let base = path.get(..base_end)?;
         let slash = if reference.starts_with('/') || base.ends_with('/') { "" } else { "/" };
         format!("{base}{slash}{reference}").parse().ok()
     }
@@ -69,8 +71,9 @@ impl FromStr for Url {
 mod tests {
     use super::*;
 
+    /// A reference is relative to the directory of its index, or to the server, or to nothing.
     #[test]
-    fn a_reference_is_meant_beside_its_index() {
+    fn references() {
         let base: Url = "https://h:8443/a/b.idx?x=/y".parse().unwrap();
         let join = |reference| base.join(reference).unwrap().to_string();
         assert_eq!(join("store/"), "https://h:8443/a/store/");
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_has_a_name() {
+    fn file_names() {
         let name = |text: &str| text.parse::<Url>().unwrap().file_name().to_owned();
         assert_eq!(name("http://h/a/b.iso?x=/y"), "b.iso");
         assert_eq!(name("http://h"), "image");

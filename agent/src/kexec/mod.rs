@@ -1,4 +1,8 @@
-//! Step 8: load the next kernel, or the hypervisor that starts it, then leave.
+//! Step 8: load the next kernel, or the hypervisor that starts it, and leave.
+//!
+//! A plain kernel is loaded by `kexec_file_load(2)`: this kernel reads it, checks its signature, and finds its
+//! place. A hypervisor is not a Linux kernel, so [`multiboot`] finds the places of all parts, and they are
+//! loaded by `kexec_load(2)`.
 
 use crate::base::failure::Explain;
 use crate::formats::multiboot::{self, Module, MultibootError};
@@ -15,50 +19,41 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Why the kernel did not take the next one.
+/// The reason why the next kernel cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum KexecError {
-    /// Lockdown, which turns every doubt about a signature into this.
     #[error("this kernel is locked down, and does not trust the signature of the target's kernel")]
     Locked(#[source] io::Error),
-    /// A signature that was refused.
     #[error("this kernel refuses the signature of the target's kernel")]
     Signature(#[source] io::Error),
-    /// Not a kernel.
-    #[error("this kernel does not recognise the target's kernel as one")]
+    #[error("this kernel does not recognise the target's kernel as a kernel")]
     NotKernel(#[source] io::Error),
-    /// No room.
     #[error("there is not enough memory to place the target's kernel and initrd")]
     Memory(#[source] io::Error),
-    /// The hypervisor cannot be started.
     #[error("cannot start the hypervisor {path}")]
     Multiboot {
-        /// The hypervisor.
         path: String,
-        /// Why not.
         #[source]
         error: MultibootError,
     },
-    /// The hypervisor would find nothing that the firmware wrote.
     #[error("a hypervisor that is started by kexec does not find ACPI on a machine with UEFI")]
     Uefi,
-    /// The machine's memory is not known.
     #[error("this kernel does not tell where the machine's memory is")]
-    Map(#[source] io::Error),
-    /// No such call.
+    MemoryMap(#[source] io::Error),
     #[error("this kernel was built without the call that loads another")]
     Missing(#[source] io::Error),
-    /// Anything else.
     #[error("the kernel refused the target's kernel")]
     Other(#[source] io::Error),
-    /// The jump itself failed.
     #[error("the jump into the target's kernel failed")]
     Jump(#[source] io::Error),
 }
 
+/// The error of `kexec_file_load(2)` or `kexec_load(2)`, some of which come from the kernel's check of
+/// signatures.
 impl From<io::Error> for KexecError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
+            // Under lockdown every doubt about a signature becomes this.
             Some(libc::EPERM | libc::EACCES) => Self::Locked(error),
             Some(
                 libc::EKEYREJECTED
@@ -80,7 +75,7 @@ impl Explain for KexecError {
     fn hint(&self) -> String {
         match self {
             Self::Locked(_) | Self::Signature(_) => {
-                "Enrol the certificate of who signed it in the firmware, boot this image without kexec \
+                "Enrol the certificate of the kernel's signer in the firmware, boot this image without kexec \
                  (inetbootctl overlay), or switch Secure Boot and lockdown= off"
                     .into()
             }
@@ -93,7 +88,9 @@ impl Explain for KexecError {
                 "Use an image with a Xen for Multiboot2, or boot without bootxen=1".into()
             }
             Self::Uefi => "Switch the firmware to BIOS (CSM), or boot without bootxen=1".into(),
-            Self::Map(_) => "Use a kernel with CONFIG_FIRMWARE_MEMMAP, or boot without bootxen=1".into(),
+            Self::MemoryMap(_) => {
+                "Use a kernel with CONFIG_FIRMWARE_MEMMAP, or boot without bootxen=1".into()
+            }
             Self::Missing(_) => {
                 "Use InetBoot's own kernel, or one with CONFIG_KEXEC_FILE and, for Xen, CONFIG_KEXEC".into()
             }
@@ -102,8 +99,8 @@ impl Explain for KexecError {
     }
 }
 
-/// Place the measured payload in memory. Undone by nothing but a reboot or another load. `notes` is
-/// a last segment of the initrd, for the second life's eyes: about this boot, and not measured.
+/// Loads the measured payload, to be started by [`leave`]. `notes` is appended to the initrd: it tells the
+/// second life about this one boot, and is not measured.
 pub fn load(payload: Measured<Payload>, notes: &[u8]) -> Result<(), KexecError> {
     let Payload { hypervisor, kernel, initrd, cmdline, .. } = payload.into_inner();
     let initrd = initrd.seal(notes).map_err(KexecError::Memory)?;
@@ -114,16 +111,18 @@ pub fn load(payload: Measured<Payload>, notes: &[u8]) -> Result<(), KexecError> 
     }
 }
 
-/// Xen's entry for loaders other than UEFI's looks for ACPI where a BIOS leaves it, and nowhere else.
+/// Loads `hypervisor`, and `kernel` and `initrd` as its modules.
 fn load_under(
     hypervisor: &Hypervisor,
     kernel: &Sealed,
     initrd: &Sealed,
     cmdline: &CStr,
 ) -> Result<(), KexecError> {
+    // Xen's Multiboot2 entry looks for ACPI where a BIOS leaves it, and nowhere else.
     if Path::new("/sys/firmware/efi").exists() {
         return Err(KexecError::Uefi);
     }
+
     let contents = |sealed: &Sealed| {
         let mut bytes = Vec::new();
         Pread::new(sealed.file()).read_to_end(&mut bytes).map(|_| bytes).map_err(KexecError::Memory)
@@ -134,16 +133,18 @@ fn load_under(
         Module { what: "kernel", bytes: &kernel, words: &cmdline },
         Module { what: "initrd", bytes: &initrd, words: "" },
     ];
-    let memory = memmap::regions().map_err(KexecError::Map)?;
-    let (segments, start) = multiboot::lay_out(&hypervisor.program, &hypervisor.words, &modules, &memory)
+    let memory = memmap::regions().map_err(KexecError::MemoryMap)?;
+    let layout = multiboot::lay_out(&hypervisor.program, &hypervisor.words, &modules, &memory)
         .map_err(|error| KexecError::Multiboot { path: hypervisor.path.clone(), error })?;
+
+    let segments = layout.segments.iter();
     let segments: Vec<_> =
-        segments.iter().map(|segment| (&*segment.bytes, segment.at, segment.length)).collect();
-    Ok(load_segments(start, &segments)?)
+        segments.map(|segment| (&*segment.bytes, segment.address, segment.length)).collect();
+    Ok(load_segments(layout.start, &segments)?)
 }
 
-/// Leave for what [`load`] placed. From here on nothing of this life runs: all devices must be
-/// quiet and all file systems unmounted.
+/// Jumps into the kernel that [`load`] loaded. Nothing of this life runs on: by now all file systems must be
+/// unmounted, and no device may write into memory.
 pub fn leave() -> Result<Infallible, KexecError> {
     match reboot(RebootCommand::Kexec) {
         Ok(()) => Err(KexecError::Jump(io::Error::other("the call returned"))),
@@ -155,8 +156,9 @@ pub fn leave() -> Result<Infallible, KexecError> {
 mod tests {
     use super::*;
 
+    /// Each error of the kernel becomes the sentence that tells its reason.
     #[test]
-    fn each_refusal_of_the_kernel_has_its_own_sentence() {
+    fn kernel_errors() {
         for (errno, sentence) in [
             (libc::EPERM, "locked down"),
             (libc::EKEYREJECTED, "refuses the signature"),

@@ -18,7 +18,7 @@ use crate::machine::meminfo::Memory;
 use crate::measure::Agent;
 use crate::medium::{self, Directory, Medium};
 use crate::miniroot::overlay::{self, Contents};
-use crate::miniroot::{self, Part, Rebuilt};
+use crate::miniroot::{self, Hardware, Rebuilt};
 use crate::net::link::Link;
 use crate::net::{self, Network};
 use crate::person::choose::{self, ChooseError};
@@ -109,20 +109,20 @@ fn configure(arguments: &mut Vec<Word>) -> Result<Config, ChooseError> {
 
 /// The hardware that the target has to drive: the card that brings the image; and, where it can, the disk
 /// that keeps it and the TPM that was measured into.
-fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) -> Vec<Part> {
-    let card = Part {
+fn hardware(config: &Config, network: &Network, image: &Image, ledger: &Ledger) -> Vec<Hardware> {
+    let card = Hardware {
         kind: "network card",
         name: network.link.to_string(),
         chain: device_chain(&network.link.card_sysfs()),
         is_optional: false,
     };
-    let disk = image.disk().and_then(|disk| disk::sysfs(disk.path())).map(|sysfs| Part {
+    let disk = image.disk().and_then(|disk| disk::sysfs(disk.path())).map(|sysfs| Hardware {
         kind: "disk with the cache",
         name: String::new(),
         chain: device_chain(&sysfs),
         is_optional: true,
     });
-    let tpm = ledger.log().map(|_| Part {
+    let tpm = ledger.log().map(|_| Hardware {
         kind: "TPM",
         name: String::new(),
         chain: device_chain(Path::new(ledger::SYSFS)),

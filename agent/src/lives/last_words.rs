@@ -8,7 +8,7 @@ use crate::formats::cmdline::{self, Word};
 use crate::lives::{Process1, unaided};
 use crate::person::menu::{Item, Menu};
 use crate::person::screen::Screen;
-use crate::person::shell::{self, WayOut};
+use crate::person::shell::{self, Session, WayOut};
 use std::time::Duration;
 
 /// The pause before a retry. It doubles with every failure up to the longest.
@@ -56,7 +56,8 @@ impl Attempts {
         console::say_loud(&failure.sentence());
         match OnFailure::of(&self.arguments) {
             OnFailure::Reboot(after) => shell::restart_after(after),
-            OnFailure::Shell if shell::shell() => return,
+            // A shell that ended at once would end at once again: pause as if there were none.
+            OnFailure::Shell if shell::shell() == Session::Left => return,
             OnFailure::Shell | OnFailure::Wait => {}
         }
         while !self.wait(failure) {}
@@ -157,7 +158,7 @@ fn other_mirror(arguments: &[Word]) -> Option<Vec<Word>> {
     let mut rotated = arguments.to_vec();
     // The last netdir= is the one that counts.
     let netdir = rotated.iter_mut().rfind(|word| word.key == "netdir")?;
-    *netdir = Word::new("netdir", &urls.join(","));
+    *netdir = Word::from_text(&format!("netdir={}", urls.join(",")))?;
     Some(rotated)
 }
 

@@ -5,6 +5,7 @@
 //! [`BOUND`].
 
 use crate::formats::bank::Bank;
+use crate::formats::pcr::Pcr;
 use crate::formats::tpm2::{self, ResponseError};
 use crate::formats::tpm12;
 use std::fs::{self, File};
@@ -153,7 +154,7 @@ impl Chip {
     }
 
     /// Extends `pcr` by the digest for each bank.
-    pub fn extend(&self, pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<(), ChipError> {
+    pub fn extend(&self, pcr: Pcr, digests: &[(Bank, Vec<u8>)]) -> Result<(), ChipError> {
         let act = format!("extend PCR {pcr}");
         match self.version {
             Version::V12 => {
@@ -167,7 +168,7 @@ impl Chip {
     }
 
     /// The value of `pcr` in `bank`.
-    pub fn read(&self, pcr: u32, bank: Bank) -> Result<Vec<u8>, ChipError> {
+    pub fn read(&self, pcr: Pcr, bank: Bank) -> Result<Vec<u8>, ChipError> {
         let act = format!("read PCR {pcr}");
         match self.version {
             Version::V12 => self.ask(&act, Ok(tpm12::read(pcr)), tpm12::value),
@@ -255,7 +256,7 @@ pub(super) mod tests {
     #[test]
     fn silence_is_bounded() {
         let chip = fake(Version::V20, |_| None);
-        let error = chip.extend(9, &[(Bank::Sha256, vec![0; 32])]).unwrap_err();
+        let error = chip.extend(Pcr::ALL[9], &[(Bank::Sha256, vec![0; 32])]).unwrap_err();
         assert!(matches!(error, ChipError::Silent { .. }), "{error}");
     }
 
@@ -268,11 +269,13 @@ pub(super) mod tests {
             // TPM_RC_RETRY, then a failure.
             Some(header(if asked < 3 { 0x922 } else { 0x101 }))
         });
-        let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
+        let error =
+            crate::base::failure::chain(&chip.extend(Pcr::ALL[9], &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
         assert!(error.contains("cannot extend PCR 9: the TPM answers"), "{error}");
         let chip = fake(Version::V20, |_| Some(header(0x922)));
-        let error = crate::base::failure::chain(&chip.extend(9, &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
-        assert!(error.contains("busy with itself"), "{error}");
+        let error =
+            crate::base::failure::chain(&chip.extend(Pcr::ALL[9], &[(Bank::Sha1, vec![0; 20])]).unwrap_err());
+        assert!(error.contains("the TPM is busy"), "{error}");
     }
 
     /// A device that takes its time to close.
@@ -316,8 +319,8 @@ pub(super) mod tests {
             let value = vec![command[9]; 20];
             Some([&[0, 0xc4, 0, 0, 0, 30, 0, 0, 0, 0][..], &value].concat())
         });
-        chip.extend(8, &[(Bank::Sha1, vec![1; 20])]).unwrap();
-        assert_eq!(chip.read(8, Bank::Sha1).unwrap(), vec![0x15; 20]);
+        chip.extend(Pcr::ALL[8], &[(Bank::Sha1, vec![1; 20])]).unwrap();
+        assert_eq!(chip.read(Pcr::ALL[8], Bank::Sha1).unwrap(), vec![0x15; 20]);
         assert_eq!(chip.banks().unwrap(), [Bank::Sha1]);
     }
 }

@@ -28,7 +28,7 @@ use crate::base::failure::{Explain, Failure, chain};
 use crate::base::step::Step;
 use crate::formats::bank::{Bank, names};
 use crate::formats::eventlog::{EventLog, initial};
-use crate::formats::statement::{BYTES, Statement, WORDS, What};
+use crate::formats::statement::{BYTES, Statement, Topic, WORDS};
 use crate::formats::tpm_policy::TpmPolicy;
 use crate::machine::chip::{self, Chip, ChipError};
 use crate::machine::firmware;
@@ -183,7 +183,7 @@ impl Ledger {
 
         // An earlier attempt of this life may have stated something already, behind the other life's.
         let stated: Vec<Statement> = log.events().iter().filter_map(Statement::of_event).collect();
-        let of_the_life_before = |statement: &Statement| statement.what <= What::Target;
+        let of_the_life_before = |statement: &Statement| statement.topic <= Topic::Target;
         let first = stated.iter().rposition(of_the_life_before).map_or(0, |last| last + 1);
         let trail = stated.into_iter().skip(first).collect();
 
@@ -206,7 +206,7 @@ impl Ledger {
     pub fn measure<T: Evidence>(&mut self, thing: T) -> Result<Measured<T>, MeasureError> {
         for statement in thing.statements() {
             if statement.row().pcr == BYTES {
-                console::say(&format!("  {}: {}", statement.row().word, statement.says));
+                console::say(&format!("  {}: {}", statement.row().word, statement.text));
             }
             self.state(statement)?;
         }
@@ -358,12 +358,12 @@ mod tests {
 
     impl Evidence for Words {
         fn statements(&self) -> Vec<Statement> {
-            self.0.iter().map(|says| Statement::words(What::Arguments, *says)).collect()
+            self.0.iter().map(|says| Statement::words(Topic::Arguments, *says)).collect()
         }
     }
 
     fn said(ledger: &Ledger) -> Vec<String> {
-        let said = |event| Statement::of_event(event).map(|statement| statement.says);
+        let said = |event| Statement::of_event(event).map(|statement| statement.text);
         ledger.log().unwrap().events().iter().filter_map(said).collect()
     }
 
@@ -445,7 +445,7 @@ mod tests {
         ledger.release();
 
         let (server, _) = fake.open().unwrap();
-        let serving = Statement::words(What::Serving, "x");
+        let serving = Statement::words(Topic::Serving, "x");
         server.extend(WORDS, &serving.digests(&[Bank::Sha1])).unwrap();
         log.push(serving.event(&log.banks()));
         drop(server);

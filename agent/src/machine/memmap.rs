@@ -1,6 +1,6 @@
 //! The firmware's map of the physical memory (`Documentation/ABI/testing/sysfs-firmware-memmap`).
 
-use crate::formats::multiboot::{Region, Use};
+use crate::formats::multiboot::{Region, RegionKind};
 use std::{fs, io};
 
 /// The map, in order of address.
@@ -19,14 +19,14 @@ pub fn regions() -> io::Result<Vec<Region>> {
 fn region(kind: &str, first: &str, last: &str) -> io::Result<Region> {
     let number =
         |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).map_err(io::Error::other);
-    let is = match kind {
-        "System RAM" => Use::Ram,
-        "ACPI Tables" => Use::AcpiTables,
-        "ACPI Non-volatile Storage" => Use::AcpiStorage,
-        _ => Use::Other,
+    let kind = match kind {
+        "System RAM" => RegionKind::Ram,
+        "ACPI Tables" => RegionKind::AcpiTables,
+        "ACPI Non-volatile Storage" => RegionKind::AcpiStorage,
+        _ => RegionKind::Reserved,
     };
     // The last byte of the address space has none after it.
-    Ok(Region { start: number(first)?, end: number(last)?.saturating_add(1), is })
+    Ok(Region { start: number(first)?, end: number(last)?.saturating_add(1), kind })
 }
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn regions_are_read() {
         let low = region("System RAM", "0x0", "0x9fbff").unwrap();
-        assert_eq!(low, Region { start: 0, end: 0x9fc00, is: Use::Ram });
+        assert_eq!(low, Region { start: 0, end: 0x9fc00, kind: RegionKind::Ram });
         assert_eq!(region("Reserved", "0xfffc0000", "0xffffffffffffffff").unwrap().end, u64::MAX);
         assert!(region("Reserved", "0x0", "all").is_err());
     }

@@ -9,7 +9,7 @@ use crate::formats::cmdline;
 use crate::formats::handoff::Handoff;
 use crate::formats::index::Place;
 use crate::formats::recipe::Recipe;
-use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::statement::{Statement, Sum, Topic};
 use crate::machine::ledger::{Evidence, MeasureError};
 use crate::miniroot::payload::{Hypervisor, Payload};
 use crate::source::images::Images;
@@ -38,14 +38,14 @@ impl Agent {
 /// `agent` 9
 impl Evidence for Agent {
     fn statements(&self) -> Vec<Statement> {
-        vec![Statement::bytes(What::Agent, env!("CARGO_PKG_VERSION"), Sum::of(self.bytes()))]
+        vec![Statement::bytes(Topic::Agent, env!("CARGO_PKG_VERSION"), Sum::of(self.bytes()))]
     }
 }
 
 /// `arguments` 8
 impl Evidence for Config {
     fn statements(&self) -> Vec<Statement> {
-        vec![Statement::words(What::Arguments, cmdline::line(&self.understood))]
+        vec![Statement::words(Topic::Arguments, cmdline::line(&self.understood))]
     }
 }
 
@@ -61,11 +61,11 @@ impl Evidence for Payload {
     fn statements(&self) -> Vec<Statement> {
         let mut statements = Vec::new();
         if let Some(Hypervisor { path, file, words, .. }) = &self.hypervisor {
-            statements.push(Statement::bytes(What::Hypervisor, path, Sum::of(file)));
-            statements.push(Statement::words(What::Options, words.as_str()));
+            statements.push(Statement::bytes(Topic::Hypervisor, path, Sum::of(file)));
+            statements.push(Statement::words(Topic::Options, words.as_str()));
         }
         statements.extend_from_slice(&self.parts);
-        statements.push(Statement::words(What::Target, self.cmdline.to_string_lossy()));
+        statements.push(Statement::words(Topic::Target, self.cmdline.to_string_lossy()));
         statements
     }
 }
@@ -81,16 +81,16 @@ impl Evidence for Handoff {
 /// The statements about an image before any of it is read.
 pub fn of_recipe(recipe: &Recipe) -> Vec<Statement> {
     let version = match (&recipe.index, recipe.mirrors.first()) {
-        (Some((_, index)), _) => Statement::bytes(What::Index, "", Sum::of(index)),
-        (None, Some((_, Some(version)))) => Statement::words(What::Version, version.to_string()),
-        (None, _) => Statement::words(What::Version, format!("{} bytes", recipe.length)),
+        (Some((_, index)), _) => Statement::bytes(Topic::Index, "", Sum::of(index)),
+        (None, Some((_, Some(version)))) => Statement::words(Topic::Version, version.to_string()),
+        (None, _) => Statement::words(Topic::Version, format!("{} bytes", recipe.length)),
     };
-    vec![Statement::words(What::Image, identity(recipe)), version]
+    vec![Statement::words(Topic::Image, identity(recipe)), version]
 }
 
 /// The statement about the image that the second life serves.
 pub fn of_serving(recipe: &Recipe) -> Statement {
-    Statement::words(What::Serving, identity(recipe))
+    Statement::words(Topic::Serving, identity(recipe))
 }
 
 /// The image's addresses, and the trust in it.

@@ -1,4 +1,7 @@
-//! Step 4: the image as a file, a block device, a mounted CD; or just the files that were named.
+//! Step 4: the image becomes a file, then a block device, then a mounted CD. A plain kernel and initrd become
+//! two files.
+//!
+//! The file is FUSE's: each read of it is a read of the [source](Source). Nothing is copied.
 
 mod blame;
 pub mod fuse;
@@ -117,6 +120,7 @@ pub fn mount(images: &Measured<Images>) -> Result<Medium, Blamed<MediumError>> {
 fn mount_files(kernel: &Image, initrd: &Image) -> Result<Files, MediumError> {
     drivers::load_module("fuse");
     let dir = Path::new(RUN).join("files");
+
     let (mut mounts, mut sources) = (Vec::new(), Vec::new());
     for (name, image) in [("kernel", kernel), ("initrd", initrd)] {
         let dir = dir.join(name);
@@ -136,7 +140,8 @@ fn mount_cd(image: &Image) -> Result<MountedCd, MediumError> {
         drivers::load_module(module);
     }
     let (file, device) = attach(source, Path::new(RUN))?;
-    // Kernel and initrd are read from end to end here; this is what fills the line.
+
+    // Kernel and initrd are read from end to end, and small reads would leave the line idle between them.
     device.set_read_ahead(4096);
     let dir = Path::new(RUN).join("cd");
     let cd = Mounted::mount(device, "iso9660", &dir, None)
@@ -183,11 +188,13 @@ impl Medium {
     }
 }
 
-/// Whether there is an ISO 9660 file system, asked before the kernel is: it only knows EINVAL.
+/// Refuses an image that is no ISO 9660 file system, with a sentence on its looks. The kernel would only say
+/// EINVAL.
 fn check_iso(source: &dyn Source) -> Result<(), MediumError> {
     let mut start = [0; 512];
     let length = source.len().min(start.len() as u64) as usize;
     source.read_at(0, &mut start[..length]).map_err(MediumError::Read)?;
+
     let mut descriptor = [0; 6];
     if source.len() >= DESCRIPTOR + descriptor.len() as u64 {
         source.read_at(DESCRIPTOR, &mut descriptor).map_err(MediumError::Read)?;
@@ -195,6 +202,7 @@ fn check_iso(source: &dyn Source) -> Result<(), MediumError> {
     if descriptor.ends_with(MARK) {
         return Ok(());
     }
+
     Err(MediumError::NotIso { image: source.to_string(), looks: looks_like(&start[..length]) })
 }
 
@@ -244,16 +252,18 @@ mod tests {
         check_iso(&source(contents)).unwrap_err().to_string()
     }
 
+    /// The error names the kind of a file that is no ISO.
     #[test]
-    fn what_is_no_iso_is_told_from_its_looks() {
+    fn other_files() {
         assert!(refusal(b"\n<!DOCTYPE html>").contains("a web page"));
         assert!(refusal(b"\xfd7zXZ\0").contains("an xz file"));
         assert!(refusal(&[0; 40_000]).contains("lacks the mark CD001"));
         assert!(refusal(b"").contains("lacks the mark"));
     }
 
+    /// A descriptor's mark is enough.
     #[test]
-    fn an_iso_is_taken_for_one() {
+    fn isos() {
         let mut iso = vec![0; 40_000];
         iso[DESCRIPTOR as usize] = 1;
         iso[DESCRIPTOR as usize + 1..][..5].copy_from_slice(MARK);

@@ -14,10 +14,10 @@
 //! about this one boot and are not. At the top both have names of their own only: a directory entry `lib`
 //! would replace the symbolic link that merged-/usr initrds have there.
 
+mod modules;
 pub mod overlay;
 pub mod payload;
 mod room;
-mod transplant;
 
 use crate::base::console::{self, Progress, size};
 use crate::base::failure::Explain;
@@ -25,15 +25,15 @@ use crate::distro::Plan;
 use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
 use crate::formats::compression;
-use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::statement::{Statement, Sum, Topic};
 use crate::machine::memfd::{self, Sealed};
 use crate::machine::meminfo::Memory;
 use crate::machine::pread::Growing;
 use crate::medium::{Directory, MediumError};
+use crate::miniroot::modules::{Module, ModuleTree};
 use crate::miniroot::overlay::{AGENT, Contents};
 use crate::miniroot::payload::{Hypervisor, Initrd, Payload};
 use crate::miniroot::room::{DOM0, Sizes};
-use crate::miniroot::transplant::{Module, Tree};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::thread;
 
-pub use crate::miniroot::transplant::Part;
+pub use crate::miniroot::modules::Hardware;
 
 /// The reason why there is no payload.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +74,10 @@ pub enum MinirootError {
         have: u64,
     },
     #[error(
-        "the target lacks a driver for the {part} ({modalias}): there is none in its initrd, \
+        "the target lacks a driver for the {hardware} ({modalias}): there is none in its initrd, \
          and none for kernel {release} in its root"
     )]
-    NoDriver { kind: &'static str, part: String, modalias: String, release: String },
+    NoDriver { kind: &'static str, hardware: String, modalias: String, release: String },
     #[error(
         "the target lacks the module {name}: it is neither in its initrd nor in its root for kernel {release}"
     )]
@@ -133,7 +133,7 @@ pub struct Rebuilt {
 pub fn rebuild(
     plan: &Plan,
     medium: &dyn Directory,
-    hardware: &[Part],
+    hardware: &[Hardware],
     contents: &Contents<'_>,
     memory: Option<Memory>,
 ) -> Result<Rebuilt, MinirootError> {
@@ -160,7 +160,7 @@ pub fn rebuild(
 
     let mut modules = Vec::new();
     if plan.is_live {
-        let chosen = transplant::choose(plan, medium, hardware, contents.modules, &release, tree)?;
+        let chosen = modules::choose(plan, medium, hardware, contents.modules, &release, &tree)?;
         parts.extend(overlay::append(&mut initrd, contents, &chosen).map_err(MinirootError::Overlay)?);
         modules.extend(chosen.iter().map(Module::path));
     }
@@ -233,7 +233,7 @@ fn open(medium: &dyn Directory, path: &Path) -> Result<File, MinirootError> {
 struct Copied {
     parts: Vec<Statement>,
     /// The modules in the initrds.
-    tree: Tree,
+    tree: ModuleTree,
     /// The initrds' size unpacked, in bytes.
     unpacked: u64,
 }
@@ -251,25 +251,25 @@ fn copy_all(
         let (announcer, announced) = channel();
         let growing = Growing::new(initrd, announced);
         let looking = thread::Builder::new()
-            .spawn_scoped(scope, || Tree::of_initrd(growing, release))
+            .spawn_scoped(scope, || ModuleTree::of_initrd(growing, release))
             .map_err(MinirootError::Overlay)?;
 
         // The reader may have stopped at damage, which is told below.
         let announce = || _ = announcer.send(());
         let mut initrds = Vec::new();
         for path in &plan.initrds {
-            initrds.push(copy(medium, path, What::Initrd, initrd, &announce)?);
+            initrds.push(copy(medium, path, Topic::Initrd, initrd, &announce)?);
             overlay::align(initrd).map_err(MinirootError::Overlay)?;
         }
         drop(announcer);
-        let mut parts = vec![copy(medium, &plan.kernel, What::Kernel, kernel, &|| {})?];
+        let mut parts = vec![copy(medium, &plan.kernel, Topic::Kernel, kernel, &|| {})?];
         parts.append(&mut initrds);
 
         console::say(&format!("  looking into the initrd of kernel {release}"));
         match looking.join().unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok((tree, unpacked)) => Ok(Copied { parts, tree, unpacked }),
             // We add nothing to this initrd, so we need not be able to unpack it; the kernel does.
-            Err(_) if !plan.is_live => Ok(Copied { parts, tree: Tree::default(), unpacked: 0 }),
+            Err(_) if !plan.is_live => Ok(Copied { parts, tree: ModuleTree::default(), unpacked: 0 }),
             Err(error) => {
                 let names = plan.initrds.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
                 Err(MinirootError::Initrd { names: names.join(", "), error })
@@ -282,13 +282,13 @@ fn copy_all(
 fn copy(
     medium: &dyn Directory,
     path: &Path,
-    what: What,
+    topic: Topic,
     mut sink: &File,
     announce: &dyn Fn(),
 ) -> Result<Statement, MinirootError> {
     let failed = |error| read_error(path, error);
     let mut file = open(medium, path)?;
-    let mut progress = Progress::new(what.row().word, file.metadata().map_err(failed)?.len());
+    let mut progress = Progress::new(topic.row().word, file.metadata().map_err(failed)?.len());
     let mut sum = Sum::default();
     let mut buffer = vec![0; 1 << 20];
 
@@ -304,7 +304,7 @@ fn copy(
         progress.add(length as u64);
     }
     progress.finish();
-    Ok(Statement::bytes(what, &path.display().to_string(), sum))
+    Ok(Statement::bytes(topic, &path.display().to_string(), sum))
 }
 
 /// The first bytes of a kernel, which hold its header.

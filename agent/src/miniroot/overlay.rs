@@ -4,9 +4,9 @@ use crate::formats::cpio;
 use crate::formats::eventlog::EventLog;
 use crate::formats::handoff::{self, Handoff};
 use crate::formats::recipe::Recipe;
-use crate::formats::statement::{Statement, Sum, What};
+use crate::formats::statement::{Statement, Sum, Topic};
 use crate::miniroot::MinirootError;
-use crate::miniroot::transplant::{self, Module};
+use crate::miniroot::modules::{self, Module};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
@@ -46,14 +46,14 @@ pub fn append(initrd: &mut File, contents: &Contents<'_>, modules: &[Module]) ->
     let mut archive = cpio::Archive::new(io::BufWriter::new(initrd));
     add_devices(&mut archive)?;
     archive.directory(inside(handoff::DIR), 0o755)?;
-    archive.directory(inside(transplant::DIR), 0o755)?;
+    archive.directory(inside(modules::DIR), 0o755)?;
 
     let files = contents.files().map(|(path, mode, contents)| (path.to_owned(), mode, contents));
-    let modules = modules.iter().filter_map(|module| Some((module.path(), 0o644, module.image()?)));
+    let modules = modules.iter().filter_map(|module| Some((module.path(), 0o644, module.contents()?)));
     let mut parts = Vec::new();
     for (path, mode, contents) in files.chain(modules) {
         archive.file(inside(&path), mode, contents)?;
-        parts.push(Statement::bytes(What::Overlay, inside(&path), Sum::of(contents)));
+        parts.push(Statement::bytes(Topic::Overlay, inside(&path), Sum::of(contents)));
     }
     archive.finish()?.flush()?;
     Ok(parts)

@@ -1,38 +1,30 @@
-//! What a person pressed, from the bytes of a terminal (ECMA-48, and what xterm and Linux's console
-//! send). Pure.
+//! Keys, from the bytes of a terminal: ECMA-48, and the sequences of xterm and of Linux's console. Pure.
 
-/// A key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// The arrow, or `k` in menus.
     Up,
-    /// The arrow.
     Down,
-    /// The arrow.
     Left,
-    /// The arrow.
     Right,
-    /// To the first.
+    /// The key, or Ctrl-A.
     Home,
-    /// To the last.
+    /// The key, or Ctrl-E.
     End,
-    /// Return.
     Enter,
-    /// Escape.
     Escape,
-    /// What is before the cursor goes.
+    /// Deletes the letter before the cursor.
     Backspace,
-    /// What is at the cursor goes.
+    /// Deletes the letter at the cursor.
     Delete,
-    /// Ctrl-U: all goes.
+    /// Ctrl-U, which deletes the whole text.
     Clear,
-    /// Anything that can be written into an address.
+    /// A printable ASCII character.
     Char(char),
 }
 
 const ESCAPE: u8 = 0x1b;
 
-/// What follows an escape, and the key that it is.
+/// The bytes after an escape, and the key that they stand for.
 const SEQUENCES: [(&[u8], Key); 15] = [
     (b"[A", Key::Up),
     (b"[B", Key::Down),
@@ -51,13 +43,13 @@ const SEQUENCES: [(&[u8], Key); 15] = [
     (b"[3~", Key::Delete),
 ];
 
-/// No sequence is longer; what is, is none of ours.
+/// Bytes after which a sequence is given up.
 const LONGEST: usize = 8;
 
-/// The keys in a stream of bytes that comes in pieces.
+/// Decodes a stream of bytes that arrives in parts.
 #[derive(Debug, Default)]
 pub struct Keys {
-    /// The beginning of a sequence.
+    /// The beginning of a sequence, its escape included.
     begun: Vec<u8>,
 }
 
@@ -67,7 +59,7 @@ impl Keys {
         bytes.iter().filter_map(|byte| self.byte(*byte)).collect()
     }
 
-    /// Nothing followed for a while: an escape that began nothing was the key.
+    /// To be called when nothing followed for a while: an escape that began no sequence was the key.
     pub fn pause(&mut self) -> Option<Key> {
         let begun = std::mem::take(&mut self.begun);
         (begun == [ESCAPE]).then_some(Key::Escape)
@@ -82,13 +74,14 @@ impl Keys {
         if self.begun.is_empty() {
             return plain(byte);
         }
+
         self.begun.push(byte);
         let inside = &self.begun[1..];
         let found = SEQUENCES.iter().find(|(sequence, _)| *sequence == inside).map(|(_, key)| *key);
-        // A sequence of ECMA-48 ends with its first letter or `~`, but for what introduces it.
+        // A sequence of ECMA-48 ends with its first letter or `~` after the one that introduces it.
         let is_over = inside.len() > 1 && (byte.is_ascii_alphabetic() || byte == b'~');
-        let is_none = !matches!(inside[0], b'[' | b'O') || inside.len() > LONGEST;
-        if found.is_some() || is_over || is_none {
+        let is_unknown = !matches!(inside[0], b'[' | b'O') || inside.len() > LONGEST;
+        if found.is_some() || is_over || is_unknown {
             self.begun.clear();
         }
         found
@@ -113,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn arrows_and_letters_are_told_apart_however_they_arrive() {
+    fn sequences_arrive_in_parts() {
         let mut keys = Keys::default();
         assert_eq!(keys.feed(b"\x1b[A\x1bOBe\r"), [Key::Up, Key::Down, Key::Char('e'), Key::Enter]);
         assert_eq!(keys.feed(b"\x1b"), []);
@@ -123,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_alone_is_a_key_once_nothing_follows() {
+    fn an_escape_alone_is_a_key() {
         let mut keys = Keys::default();
         assert_eq!(keys.feed(b"\x1b"), []);
         assert_eq!(keys.pause(), Some(Key::Escape));
@@ -133,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_in_a_state_that_reads_on(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn a_pause_ends_any_sequence(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let mut keys = Keys::default();
             keys.feed(&bytes);
             keys.pause();

@@ -1,66 +1,67 @@
-//! A menu as a value: what keys do to it, and how it looks. Pure; the screen is another room's.
+//! A menu as a value: keys and time change it, and it gives its picture. Pure; `screen.rs` draws it.
 
 use crate::person::keys::Key;
 use std::time::Duration;
 
-/// One line to choose.
+/// A line of a menu that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What it says.
     pub label: String,
-    /// The text that `e` lets change, where there is one.
+    /// The text that goes with the choice, if any; `e` opens it for editing.
     pub text: Option<String>,
-    /// Whether Enter does that too.
+    /// True if Enter opens the text for editing too, because it is only a beginning.
     pub is_typed: bool,
 }
 
 impl Item {
-    /// A line that is only chosen.
+    /// An item without a text.
     pub fn new(label: impl Into<String>) -> Self {
         Self { label: label.into(), text: None, is_typed: false }
     }
 
-    /// A line with a text that may be changed.
+    /// An item with a text that may be edited.
     pub fn with_text(label: impl Into<String>, text: impl Into<String>) -> Self {
         Self { text: Some(text.into()), ..Self::new(label) }
     }
 
-    /// A line whose text has to be written first.
+    /// An item whose text has to be completed first.
     pub fn to_type(label: impl Into<String>, begun: impl Into<String>) -> Self {
         Self { is_typed: true, ..Self::with_text(label, begun) }
     }
 }
 
-/// What was chosen: which item, and its text as it is now.
+/// The choice of a person, or of the timeout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Its place.
+    /// The index of the item.
     pub item: usize,
-    /// Its text.
+    /// The item's text, as it was edited.
     pub text: Option<String>,
 }
 
 /// A line of the picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What it says.
     pub text: String,
-    /// Whether it stands out.
+    /// True for the item that Enter would choose, and for a text that is edited.
     pub is_marked: bool,
 }
 
-/// A menu that somebody looks at.
 #[derive(Clone, Debug)]
 pub struct Menu {
     heading: String,
     items: Vec<Item>,
+    /// The index of the marked item.
     at: usize,
+    /// The time until the first item is taken.
     left: Option<Duration>,
+    /// The value of `left` after a key was pressed.
     idle: Option<Duration>,
+    /// The marked item's text, while it is edited.
     editor: Option<Editor>,
 }
 
-/// A text, and where in it the next letter goes.
+/// A text that is edited; the next letter goes before the one at `cursor`.
 #[derive(Clone, Debug)]
 struct Editor {
     text: Vec<char>,
@@ -68,22 +69,23 @@ struct Editor {
 }
 
 impl Menu {
-    /// A menu; the first item is taken after `timeout`, unless somebody presses a key.
+    /// A menu whose first item is taken after `timeout`, unless a key is pressed.
     pub fn new(heading: impl Into<String>, items: Vec<Item>, timeout: Option<Duration>) -> Self {
         Self { heading: heading.into(), items, at: 0, left: timeout, idle: None, editor: None }
     }
 
-    /// The first item is taken whenever nobody has pressed a key for so long.
+    /// Lets the first item be taken whenever no key was pressed for this time.
     pub fn or_after(self, idle: Duration) -> Self {
         Self { left: Some(idle), idle: Some(idle), ..self }
     }
 
-    /// A key was pressed.
+    /// Does what a key means.
     pub fn press(&mut self, key: Key) -> Option<Chosen> {
         self.left = self.idle;
         if self.editor.is_some() {
             return self.edit(key);
         }
+
         let last = self.items.len().saturating_sub(1);
         match key {
             Key::Up | Key::Char('k') => self.at = self.at.checked_sub(1).unwrap_or(last),
@@ -105,6 +107,7 @@ impl Menu {
 
     fn edit(&mut self, key: Key) -> Option<Chosen> {
         let Editor { text, cursor } = self.editor.as_mut()?;
+
         match key {
             Key::Char(letter) => {
                 text.insert(*cursor, letter);
@@ -132,7 +135,7 @@ impl Menu {
         None
     }
 
-    /// Time passed.
+    /// Lets time pass, which may be the end of the timeout.
     pub fn tick(&mut self, passed: Duration) -> Option<Chosen> {
         let left = self.left.as_mut()?;
         *left = left.saturating_sub(passed);
@@ -144,17 +147,19 @@ impl Menu {
         Some(Chosen { item: 0, text })
     }
 
-    /// How it looks on a screen of so many columns and rows: as many lines at most.
+    /// The picture for a screen of this size, of `rows` lines at most.
     pub fn picture(&self, columns: usize, rows: usize) -> Vec<Line> {
         let plain = |text: String| Line { text, is_marked: false };
         let mut lines: Vec<Line> = wrapped(&self.heading, columns).into_iter().map(plain).collect();
         lines.push(plain(String::new()));
+
         let room = rows.saturating_sub(lines.len() + FOOT);
         let (body, help) = match &self.editor {
             Some(editor) => (editor.picture(columns), "Enter boots it, Esc goes back, Ctrl-U deletes all"),
             None => (self.list(columns, room.max(1)), "Arrows and Enter choose, e edits"),
         };
         lines.extend(body);
+
         lines.push(plain(String::new()));
         let help = match self.left {
             None => help.to_owned(),
@@ -165,7 +170,7 @@ impl Menu {
         lines
     }
 
-    /// The items, as many as there is `room` for, among them the one we are at.
+    /// The items, as many as there is `room` for, the marked one among them.
     fn list(&self, columns: usize, room: usize) -> Vec<Line> {
         let first = self.at.saturating_sub(room - 1);
         let shown = self.items.iter().enumerate().skip(first).take(room);
@@ -187,13 +192,13 @@ impl Editor {
     }
 }
 
-/// Lines below the items: an empty one, the help, and where the cursor rests.
+/// Lines below the items: an empty one, the help, and one for the cursor.
 const FOOT: usize = 3;
 
-/// Lines above them at most.
+/// Lines of the heading at most.
 const HEAD: usize = 8;
 
-/// The text, broken at blanks; what is far too long loses its end.
+/// Breaks a text at blanks, into [`HEAD`] lines at most.
 fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -234,8 +239,9 @@ mod tests {
         keys.iter().find_map(|key| menu.press(*key))
     }
 
+    /// Up from the first item goes to the last, and Enter takes the marked one.
     #[test]
-    fn arrows_go_round_and_enter_takes_what_is_marked() {
+    fn arrows_go_round() {
         let mut menu = menu(None);
         assert_eq!(press(&mut menu, &[Key::Up]), None);
         assert!(menu.picture(40, 20)[4].is_marked);
@@ -243,8 +249,9 @@ mod tests {
         assert_eq!(press(&mut menu, &[Key::End, Key::Enter]), Some(Chosen { item: 2, text: None }));
     }
 
+    /// A text is edited before it is taken, and Escape forgets the edits.
     #[test]
-    fn a_text_is_changed_before_it_is_taken() {
+    fn a_text_is_edited() {
         let (mut menu, mut untouched) = (menu(None), menu(None));
         let keys = [
             Key::Char('e'),
@@ -261,8 +268,9 @@ mod tests {
         assert_eq!((chosen.item, chosen.text.unwrap().as_str()), (1, "netdir="), "Esc forgets");
     }
 
+    /// A key stops the timeout, or starts it again where the menu is left alone.
     #[test]
-    fn the_first_is_taken_in_time_unless_somebody_is_there() {
+    fn the_timeout_takes_the_first() {
         let mut alone = menu(Some(2));
         assert!(alone.picture(60, 20).last().unwrap().text.contains("the first in 2 s"));
         assert_eq!(alone.tick(Duration::from_secs(1)), None);
@@ -286,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_fits_every_screen_and_shows_where_we_are(count in 1_usize..40, downs in 0_usize..50, rows in 6_usize..30) {
+        fn the_picture_fits_and_shows_the_marked_item(count in 1_usize..40, downs in 0_usize..50, rows in 6_usize..30) {
             let items = (0..count).map(|number| Item::new(format!("item {number}"))).collect();
             let mut menu = Menu::new("Much", items, None);
             press(&mut menu, &vec![Key::Down; downs]);

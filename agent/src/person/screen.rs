@@ -1,5 +1,4 @@
-//! Terminals with somebody in front of them: every console that the kernel uses, one letter at a
-//! time, all showing the same menu.
+//! The consoles of the kernel, in raw mode. All of them show the same menu, and a key of any counts.
 
 use crate::base::console;
 use crate::person::keys::{Key, Keys};
@@ -10,32 +9,32 @@ use std::fs::File;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-/// How long the rest of a key's sequence may take.
+/// The time within which the rest of a key's sequence has to arrive.
 const SEQUENCE: Duration = Duration::from_millis(100);
 
-/// A screen that does not say how large it is.
+/// Columns and rows of a terminal that does not know its size, as on a serial line.
 const USUAL: (usize, usize) = (80, 24);
 
-/// One console, as it was before.
+/// One console, and its settings as they were before.
 struct Terminal {
     file: File,
     before: Termios,
     keys: Keys,
 }
 
-/// All of them; as they were before when dropped.
+/// All consoles. Restores their settings when dropped.
 pub struct Screen {
     terminals: Vec<Terminal>,
 }
 
 impl Screen {
-    /// The consoles that can be read from; `None` where there are none.
+    /// Opens the consoles that can be read from; `None` where there are none.
     pub fn open() -> Option<Self> {
         let terminal = |file: File| {
             let before = tcgetattr(&file).ok()?;
             let mut raw = before.clone();
             raw.make_raw();
-            // What was typed before there was a question is no answer.
+            // Keys that were pressed before the question are no answer to it.
             tcsetattr(&file, OptionalActions::Flush, &raw).ok()?;
             Some(Terminal { file, before, keys: Keys::default() })
         };
@@ -43,7 +42,7 @@ impl Screen {
         (!terminals.is_empty()).then_some(Self { terminals })
     }
 
-    /// Show `menu` until something is chosen.
+    /// Shows `menu` until something is chosen.
     pub fn ask(&mut self, menu: &mut Menu) -> Chosen {
         let mut shown = Vec::new();
         let mut looked = Instant::now();
@@ -59,6 +58,7 @@ impl Screen {
                 self.write(&text);
                 shown = picture;
             }
+
             let pressed = self.pressed();
             let passed = looked.elapsed();
             looked = Instant::now();
@@ -70,7 +70,7 @@ impl Screen {
         }
     }
 
-    /// Whether somebody presses a key within `time`.
+    /// Waits for a key, until it is pressed or `time` is over. True if it was pressed.
     pub fn is_pressed_within(&mut self, time: Duration) -> bool {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -81,12 +81,14 @@ impl Screen {
         false
     }
 
-    /// What is pressed in a moment; no longer, for an Escape is only known to be one when nothing follows.
+    /// The keys that are pressed within a moment. The moment is short, since an Escape is known for one only when
+    /// nothing follows it.
     fn pressed(&mut self) -> Vec<Key> {
         let moment = Timespec { tv_sec: 0, tv_nsec: SEQUENCE.subsec_nanos().into() };
         let mut waiting: Vec<PollFd<'_>> =
             self.terminals.iter().map(|terminal| PollFd::new(&terminal.file, PollFlags::IN)).collect();
         let is_quiet = !matches!(poll(&mut waiting, Some(&moment)), Ok(1..));
+
         let (mut pressed, mut is_dead) = (Vec::new(), !is_quiet);
         for terminal in &mut self.terminals {
             let mut bytes = [0; 256];
@@ -100,13 +102,13 @@ impl Screen {
             }
         }
         if is_dead {
-            // A line that was hung up is always ready, and has nothing.
+            // A serial line that was hung up is always ready, and has nothing to read: wait here instead.
             std::thread::sleep(SEQUENCE);
         }
         pressed
     }
 
-    /// Columns and rows that all of them have.
+    /// Columns and rows that fit on all of them.
     fn size(&self) -> (usize, usize) {
         let sizes = self.terminals.iter().filter_map(|terminal| tcgetwinsize(&terminal.file).ok());
         let known = sizes.filter(|size| size.ws_col > 0 && size.ws_row > 0);

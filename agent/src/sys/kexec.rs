@@ -1,15 +1,15 @@
-//! kexec: `kexec_file_load(2)`, by which the kernel reads, checks and places the next kernel itself,
-//! and `kexec_load(2)`, by which it is told what goes where.
+//! kexec: `kexec_file_load(2)`, by which the kernel reads, checks and places the next kernel by itself, and
+//! `kexec_load(2)`, by which the caller places it.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Load `kernel` and `initrd`, to be started by `reboot(LINUX_REBOOT_CMD_KEXEC)`.
+/// Loads `kernel` and `initrd`, to be started by `reboot(LINUX_REBOOT_CMD_KEXEC)`.
 ///
 /// # Errors
-/// The kernel's own: `EPERM` under lockdown, `EKEYREJECTED` and its kin for a refused signature,
-/// `ENOEXEC` for what is no kernel, `ENOMEM`, `EINVAL`.
+/// The kernel's own: `EPERM` under lockdown, `EKEYREJECTED` and its like for a refused signature,
+/// `ENOEXEC` for a file that is not a kernel, `ENOMEM`, `EINVAL`.
 pub fn file_load(kernel: BorrowedFd<'_>, initrd: BorrowedFd<'_>, cmdline: &CStr) -> io::Result<()> {
     // The length counts the terminating NUL.
     let length = cmdline.count_bytes() + 1;
@@ -40,7 +40,7 @@ struct Segment {
 /// `KEXEC_ARCH_X86_64`, `EM_X86_64` in the upper half.
 const X86_64: usize = 62 << 16;
 
-/// Load each of `segments` (its bytes, and the physical address and length of their place, in whole
+/// Loads each of `segments` (its bytes, and the physical address and length of their place, in whole
 /// pages), to be started at `entry` by `reboot(LINUX_REBOOT_CMD_KEXEC)`.
 ///
 /// # Errors

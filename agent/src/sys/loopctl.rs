@@ -12,7 +12,7 @@ const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
 
-/// `struct loop_info64`, of which only the flags matter to us.
+/// `struct loop_info64`, of which we set the flags alone.
 #[repr(C)]
 struct LoopInfo64 {
     device: u64,
@@ -39,21 +39,22 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// The number of a loop device that nobody uses.
+/// The number of a free loop device.
 pub fn free(control: &File) -> io::Result<u32> {
     // SAFETY: LOOP_CTL_GET_FREE takes no argument and touches no memory of ours.
     let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as libc::Ioctl, 0) };
     u32::try_from(number).map_err(|_| io::Error::last_os_error())
 }
 
-/// Make `backing` the read-only contents of `device` until its last user closes it. With `direct`
-/// the file is read past the page cache, so that nothing is cached twice; a wish: file systems
-/// that cannot do it are read through the cache.
+/// Makes `backing` the read-only contents of `device` until the device's last user closes it. With `direct` the
+/// file is read past the page cache, so that nothing is cached twice. File systems that do not support that
+/// are read through the cache.
 pub fn configure(device: &File, backing: BorrowedFd<'_>, direct: bool) -> io::Result<()> {
     let mut flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR;
     if direct {
         flags |= LO_FLAGS_DIRECT_IO;
     }
+
     let config = LoopConfig {
         fd: backing.as_raw_fd() as u32,
         block_size: 0,

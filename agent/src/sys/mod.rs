@@ -1,6 +1,5 @@
-//! The fence: every `unsafe` block of the project, one kernel interface a file. Each function is
-//! thin, typed, and leaves policy to its caller. What rustix or nix offer safely is called from
-//! where it is needed, not from here.
+//! Every `unsafe` block of the project, with one kernel interface in each file. The functions are thin and typed,
+//! and leave policy to their callers. System calls that rustix or nix offer safely are not made from here.
 #![allow(unsafe_code)]
 
 pub mod kexec;

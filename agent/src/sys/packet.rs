@@ -1,5 +1,5 @@
-//! Packet sockets (`packet(7)`): IP datagrams on one link before it has an address. nix can make
-//! such a socket but not name its address, so that part is here.
+//! Packet sockets (`packet(7)`): IP datagrams on one link before it has an address. nix can make such a socket,
+//! and has no type for its address.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -13,7 +13,7 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Listen on the link with this interface index.
+    /// Opens a socket on the link with this interface index.
     pub fn open(index: i32) -> io::Result<Self> {
         let protocol = (libc::ETH_P_IP as u16).to_be();
         // SAFETY: socket(2) touches no memory of ours; a descriptor it returns is ours alone.
@@ -35,7 +35,7 @@ impl PacketSocket {
         if code == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Send an IPv4 datagram to everybody on the link.
+    /// Sends an IPv4 datagram to all machines on the link.
     pub fn broadcast(&self, datagram: &[u8]) -> io::Result<()> {
         let address = self.address();
         // SAFETY: both pointers are valid for the lengths given and live through the call.
@@ -52,14 +52,17 @@ impl PacketSocket {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// The next datagram's length, or `WouldBlock`.
+    /// Receives the next datagram and returns its length.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // SAFETY: the buffer is writable for its whole length.
         let got = unsafe { libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The link's broadcast address, which is also what we are bound to.
+    /// The link's broadcast address, to which the socket is bound as well.
     fn address(&self) -> libc::sockaddr_ll {
         // SAFETY: sockaddr_ll is plain integers; all zeros is a valid value.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

@@ -1,11 +1,11 @@
-//! The step from the state in which kexec leaves a machine (64 bits, paging on, all memory mapped
+//! The code that goes from the state in which kexec leaves a machine (64 bits, paging on, all memory mapped
 //! to itself) to the one that Multiboot2 wants (32 bits, paging off, flat segments, a magic number
 //! in EAX, the address of the information in EBX): `arch/x86/kernel/relocate_kernel_64.S` and the
 //! Multiboot2 specification, 3.3.
 
 use std::arch::global_asm;
 
-// It is copied to where it runs, and finds what is its own relative to itself.
+// It is copied to the place where it runs, and finds its data relative to itself.
 global_asm!(
     ".pushsection .rodata.inetboot_trampoline, \"a\"",
     ".balign 16",
@@ -66,8 +66,7 @@ unsafe extern "C" {
     static inetboot_trampoline_end: u8;
 }
 
-/// The code, to be started at its first byte wherever it lies below 4 GiB: it jumps to `entry` with
-/// `info` in EBX.
+/// The code, to be started at its first byte, anywhere below 4 GiB. It jumps to `entry` with `info` in EBX.
 pub fn code(entry: u32, info: u32) -> Vec<u8> {
     let (start, end) = (&raw const inetboot_trampoline, &raw const inetboot_trampoline_end);
     let length = end.addr() - start.addr();

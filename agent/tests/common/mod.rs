@@ -1,5 +1,5 @@
-//! What the tests of published images share: an image, a site that has it, and what reading it gives.
-#![allow(clippy::expect_used, clippy::panic, dead_code)] // helpers of tests; not every test needs all
+//! Helpers of the tests of published images: an image, a site that serves it, and ways to open and read it.
+#![allow(clippy::expect_used, clippy::panic, dead_code)] // helpers of tests; no test uses all of them
 
 use inetboot::base::failure::{Explain, chain};
 use inetboot::config::{Access, Wanted, WantedProfile};
@@ -18,7 +18,7 @@ pub const LENGTH: usize = 6_000_000;
 pub const SHORT: Patience = Patience::Bounded(Duration::from_millis(1500));
 pub const LONG: Patience = Patience::Bounded(Duration::from_secs(60));
 
-/// Half of it is hard to pack, and a quarter is the same again.
+/// An image in four quarters: two that compress badly, one that compresses well, and the first again.
 pub fn image() -> Vec<u8> {
     let hard =
         (0..LENGTH as u32 / 8).flat_map(|n| n.wrapping_mul(2_654_435_761).rotate_left(n % 31).to_be_bytes());
@@ -29,6 +29,7 @@ pub fn image() -> Vec<u8> {
     image
 }
 
+/// Runs `inetbootctl image` in `dir`, and gives its output.
 pub fn ctl(dir: &Path, arguments: &[&str]) -> String {
     run(dir, env!("CARGO_BIN_EXE_inetbootctl"), &[&["image"], arguments].concat())
 }
@@ -59,19 +60,20 @@ pub fn open(wanted: &Wanted, patience: Patience) -> Result<Image, SourceError> {
     Image::open(wanted, &Access::default(), patience)
 }
 
+/// The sentence that refuses the image that is `wanted`, when it is opened or when it is read.
 pub fn refusal(wanted: &Wanted) -> String {
     let error = open(wanted, SHORT).and_then(|image| read(&image)).expect_err("it was trusted");
     format!("{}. {}", chain(&error), error.hint())
 }
 
-/// All of it.
+/// Reads all of the image.
 pub fn read(image: &Image) -> Result<Vec<u8>, SourceError> {
     let mut bytes = vec![0; image.source().len() as usize];
     image.source().read_at(0, &mut bytes)?;
     Ok(bytes)
 }
 
-/// The image as `wanted`, with everything right.
+/// Opens the image that is `wanted`, and checks all of its bytes.
 pub fn is_right(wanted: &Wanted) -> Image {
     let opened = open(wanted, LONG).unwrap_or_else(|error| panic!("{}. {}", chain(&error), error.hint()));
     assert!(read(&opened).expect("reading it") == image(), "wrong bytes");

@@ -1,79 +1,81 @@
-//! The real thing: an unmodified Debian live ISO, to its login prompt and beyond. One boot keeps
-//! several promises, because it is the dear one.
+//! An unmodified Debian live ISO, to its login prompt and beyond. The boot takes long, so that several
+//! promises share it.
 
+use crate::LONG;
 use qemu_tests::lan::{Lan, Service};
-use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, dns, images};
+use qemu_tests::web::{IMAGE, Server};
+use qemu_tests::{Opts, boot, dns, images, promise};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::time::Duration;
 
-/// Seconds for one stretch of the boot under TCG on a busy machine.
-const LONG: u64 = 600;
-
-/// How long the server is gone.
+/// The time for which the web server is gone.
 const OUTAGE: Duration = Duration::from_secs(60);
 
-/// Of the image, kernel and initrd included.
+/// The part of the image that a boot may fetch, kernel and initrd included.
 const BUDGET_PERCENT: u64 = 60;
 
+/// Debian boots over HTTP in 512 MiB, fetches little, waits while its server is gone, has a network of its
+/// usual kind, and powers off.
 #[test]
-fn debian_boots_over_http_in_512_mib_reads_little_and_outlives_its_server() {
+fn debian_boots_and_survives_an_outage() {
     dns::serve();
     let iso = images::debian();
-    let digest = |path| Sha256::digest(fs::read(path).expect("reading the ISO"));
-    let before = digest(&iso);
-    let length = fs::metadata(&iso).expect("the ISO is there").len();
-    let server = Server::builder()
-        .file("/live.iso", Content::File(iso.clone()))
-        .start()
-        .expect("starting a web server");
+    let digest = || Sha256::digest(fs::read(&iso).expect("reading the ISO"));
+    let before = digest();
+    let server = Server::of_image(&iso);
     let lan = Lan::new(Service::Dhcp(60));
-    let opts = Opts {
-        append: format!("netdir=http://iso.inetboot.test:{}/live.iso", server.port()),
-        memory: 512,
-        wire: lan.wire(),
-        ..Opts::stock()
-    };
+    let image = format!("http://iso.inetboot.test:{}{IMAGE}", server.port());
+    let opts = Opts { append: format!("netdir={image}"), memory: 512, wire: lan.wire(), ..Opts::stock() };
     let mut machine = boot(&opts);
 
-    // The server is gone for a minute in the middle of the boot.
-    machine.expect("handing over to the target's own /init", LONG, Some(&server));
-    server.set_down(true);
-    machine.expect("waiting for http://iso.inetboot.test", LONG, Some(&server));
-    std::thread::sleep(OUTAGE);
-    server.set_down(false);
-    machine.expect("is back after", 60, Some(&server));
-    machine.log_in(LONG, Some(&server));
+    promise("a boot whose server is gone for a minute waits, and then goes on", || {
+        machine.expect("handing over to the target's own /init", LONG);
+        server.set_down(true);
+        machine.expect("waiting for http://iso.inetboot.test", LONG);
+        std::thread::sleep(OUTAGE);
+        server.set_down(false);
+        machine.expect("is back after", 60);
+        machine.log_in(LONG);
+    });
 
-    let sent = server.bytes_sent();
-    let percent = sent * 100 / length;
-    println!("login after {:?}, {sent} of {length} bytes ({percent} %)", machine.age());
-    assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
+    promise("only a part of the image is fetched", || {
+        let (sent, length) = (server.bytes_sent(), server.length(IMAGE));
+        let percent = sent * 100 / length;
+        println!("login after {:?}, {sent} of {length} bytes ({percent} %)", machine.age());
+        assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
+    });
 
-    // The distro's own network service runs, and the network works.
-    let run = |machine: &mut Machine, command: &str| machine.run(command, LONG, Some(&server));
-    run(&mut machine, "systemctl is-active networking");
-    assert!(run(&mut machine, "findmnt -n /run/live/medium").contains("/dev/loop0"));
-    assert!(run(&mut machine, "findmnt -n /").contains("overlay"));
-    assert!(run(&mut machine, "ip -4 addr show eth0").contains(&lan.net()));
-    assert!(run(&mut machine, "getent hosts deb.inetboot.test").contains("10.0.2.2"));
-    let fetch = format!(
-        "wget -q -O - http://iso.inetboot.test:{}/live.iso | head -c 32774 | tail -c 5",
-        server.port()
-    );
-    assert!(run(&mut machine, &fetch).contains("CD001"));
-    assert!(run(&mut machine, "cat /run/inetboot/receipt.json").contains("\"version\": 1"));
-    assert!(run(&mut machine, "cat /proc/meminfo | head -n 1").contains("MemTotal"));
+    promise("the distribution's network service runs, and the network works", || {
+        machine.run("systemctl is-active networking", LONG);
+        assert!(machine.run("ip -4 addr show eth0", LONG).contains(&lan.net()));
+        assert!(machine.run("getent hosts deb.inetboot.test", LONG).contains("10.0.2.2"));
+        let fetch = format!("wget -q -O - {image} | head -c 32774 | tail -c 5");
+        assert!(machine.run(&fetch, LONG).contains("CD001"));
+    });
 
-    // Once more, after login, with somebody reading what was never read; and its network service
-    // is restarted, which may take the link down.
-    lan.outlives(&mut machine, &server, "networking");
-    assert!(run(&mut machine, "cat /etc/network/interfaces").contains("inet manual"));
-    assert!(run(&mut machine, "pgrep dhclient || echo none").contains("none"));
+    promise("the root is an overlay over the remote medium", || {
+        assert!(machine.run("findmnt -n /run/live/medium", LONG).contains("/dev/loop0"));
+        assert!(machine.run("findmnt -n /", LONG).contains("overlay"));
+        assert!(machine.run("cat /proc/meminfo | head -n 1", LONG).contains("MemTotal"));
+    });
 
-    // And it goes down without hanging on its root.
-    machine.type_line("poweroff");
-    machine.expect("reboot: Power down", LONG, Some(&server));
-    assert_eq!(digest(&iso), before, "the ISO was changed");
+    promise("there is a receipt", || {
+        assert!(machine.run("cat /run/inetboot/receipt.json", LONG).contains("\"version\": 1"));
+    });
+
+    // Once more, after login, while files are read that were never read before.
+    lan.check_network_survives(&mut machine, &server, "networking");
+
+    promise("the network service leaves the card to InetBoot", || {
+        assert!(machine.run("cat /etc/network/interfaces", LONG).contains("inet manual"));
+        assert!(machine.run("pgrep dhclient || echo none", LONG).contains("none"));
+    });
+
+    promise("the machine powers off and does not hang on its root", || {
+        machine.type_line("poweroff");
+        machine.expect("reboot: Power down", LONG);
+    });
+
+    promise("the ISO was not changed", || assert_eq!(digest(), before));
 }

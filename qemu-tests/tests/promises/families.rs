@@ -1,45 +1,35 @@
-//! Every family boots from an ISO of its own making to its login prompt, and what it keeps its
-//! network by leaves ours alone. What is real about each ISO and what stands in for something is
-//! said where it is made (`qemu-tests/isos`). The tests that wait for minutes are begun first: they are
-//! taken by name.
+//! Every family boots from an ISO of its own kind to its login prompt, and the family's network service
+//! leaves our network alone. The makers in `qemu-tests/isos` say what is real about each ISO and what
+//! stands in for something.
 
+use crate::LONG;
+use qemu_tests::images::{self, Casper, Fedora};
 use qemu_tests::lan::{Lan, Service};
-use qemu_tests::machine::built;
-use qemu_tests::web::{Content, Server};
-use qemu_tests::{Machine, Opts, boot, dns, images, run};
+use qemu_tests::repository::{built, inetbootctl, text};
+use qemu_tests::web::{IMAGE, Server};
+use qemu_tests::{Machine, Opts, boot, dns, promise};
 
-/// Seconds for one stretch of a boot under TCG on a busy machine.
-const LONG: u64 = 600;
-
-fn serve(family: &str, layout: &str) -> Server {
-    let iso = images::family(family, layout);
-    Server::builder().file("/live.iso", Content::File(iso)).start().expect("starting a web server")
-}
-
-/// Of the ISO, kernel and initrd included: nobody reads the whole of it.
+/// The part of the image that a boot may fetch, kernel and initrd included.
 const BUDGET_PERCENT: u64 = 70;
 
 /// Boots to the login prompt and logs in.
-fn logs_in(server: &Server, opts: Opts) -> Machine {
-    let append = format!("netdir={} {}", server.guest_url("/live.iso"), opts.append);
+fn log_in(server: &Server, opts: Opts) -> Machine {
+    let append = format!("{} {}", server.netdir(), opts.append);
     let mut machine = boot(&Opts { append, ..opts });
-    machine.log_in(LONG, Some(server));
-    is_thrifty(&machine, server);
-    let said = machine.said();
-    for bad in ["I/O error", "SQUASHFS error", "Kernel panic"] {
-        assert!(!said.contains(bad), "the serial line says {bad}");
-    }
+    promise("it boots to its login prompt", || machine.log_in(LONG));
+    promise("only a part of the image is fetched", || check_budget(&machine, server));
+    promise("no read failed", || machine.check_no_read_failed());
     machine
 }
 
-fn is_thrifty(machine: &Machine, server: &Server) {
-    let (sent, length) = (server.bytes_sent(), server.length("/live.iso"));
+fn check_budget(machine: &Machine, server: &Server) {
+    let (sent, length) = (server.bytes_sent(), server.length(IMAGE));
     let percent = sent * 100 / length;
     println!("{sent} of {length} bytes ({percent} %) after {:?}", machine.age());
     assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
 }
 
-/// A lease of a minute, which somebody has to renew; names by a server of ours.
+/// A network whose leases last a minute, so that they have to be renewed, and a machine on it.
 fn short_lease() -> (Lan, Opts) {
     dns::serve();
     let lan = Lan::new(Service::Dhcp(60));
@@ -47,40 +37,18 @@ fn short_lease() -> (Lan, Opts) {
     (lan, opts)
 }
 
-#[test]
-fn dracut_059_with_a_flat_root_and_networkmanager() {
-    let server = serve("fedora", "flat");
-    let (lan, opts) = short_lease();
-    let mut machine = logs_in(&server, opts);
-    assert!(machine.run("findmnt -n /", LONG, Some(&server)).contains("overlay"));
-    machine.run("systemctl is-active NetworkManager", LONG, Some(&server));
-    lan.outlives(&mut machine, &server, "NetworkManager");
-    let state = machine.run("nmcli --terse --colors no device", LONG, Some(&server));
-    assert!(state.contains("ethernet:unmanaged"), "{state}");
-}
-
-/// What QEMU's e1000 is matched by.
+/// The modalias of QEMU's e1000.
 const E1000: &str = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00";
 
-/// The desk, which mounts nothing, has the same idea of what was going to run: every file that the
-/// machine measured is in its prediction.
-fn was_predicted(machine: &Machine, server: &Server, append: &str) {
+/// `inetbootctl predict`, which mounts nothing, expects every file that the machine measured.
+fn check_prediction(machine: &Machine, server: &Server) {
     let dir = tempfile::tempdir().expect("a directory");
-    let ctl = |arguments: &[&str]| run(dir.path(), built("inetbootctl").to_str().expect("a path"), arguments);
-    let initramfs = built("own/initramfs.img");
-    let arguments = format!("console=ttyS0 netdir={} {append}", server.guest_url("/live.iso"));
-    ctl(&[
-        "predict",
-        "--initramfs",
-        initramfs.to_str().expect("a path"),
-        "--arguments",
-        &arguments,
-        "--device",
-        E1000,
-        "--out",
-        "expected",
-    ]);
-    let expected = ctl(&["log", "show", "expected"]);
+    let initramfs = text(&built("own/initramfs.img"));
+    let arguments = format!("console=ttyS0 {} ", server.netdir());
+    let boot = ["predict", "--initramfs", &initramfs, "--arguments", &arguments];
+    inetbootctl(dir.path(), &[boot.as_slice(), &["--device", E1000, "--out", "expected"]].concat());
+    let expected = inetbootctl(dir.path(), &["log", "show", "expected"]);
+
     let said = machine.said();
     let files: Vec<&str> = said
         .lines()
@@ -93,90 +61,114 @@ fn was_predicted(machine: &Machine, server: &Server, append: &str) {
     }
 }
 
+/// Fedora's kind, dracut 059 with a flat root: NetworkManager leaves our card alone.
 #[test]
-fn dracut_059_with_a_nested_root_and_an_idle_card() {
-    let server = serve("fedora", "nested");
-    let mut machine =
-        logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() }.with_idle_card());
-    let root = machine.run("findmnt -n /", LONG, Some(&server));
-    assert!(root.contains("overlay"), "{root}");
-    was_predicted(&machine, &server, "");
+fn dracut_059_flat_with_networkmanager() {
+    let server = Server::of_image(images::fedora(Fedora::Flat));
+    let (lan, opts) = short_lease();
+    let mut machine = log_in(&server, opts);
+    promise("the root is an overlay, and NetworkManager runs", || {
+        assert!(machine.run("findmnt -n /", LONG).contains("overlay"));
+        machine.run("systemctl is-active NetworkManager", LONG);
+    });
+    lan.check_network_survives(&mut machine, &server, "NetworkManager");
+    promise("NetworkManager does not manage the card", || {
+        let state = machine.run("nmcli --terse --colors no device", LONG);
+        assert!(state.contains("ethernet:unmanaged"), "{state}");
+    });
 }
 
+/// Fedora's kind, dracut 059 with a root in a root, an e1000, and a first card without a network.
+#[test]
+fn dracut_059_nested_with_idle_card() {
+    let server = Server::of_image(images::fedora(Fedora::Nested));
+    let opts = Opts { memory: 1024, card: Some("e1000"), ..Opts::default() };
+    let mut machine = log_in(&server, opts.with_idle_card());
+    promise("the root is an overlay", || {
+        let root = machine.run("findmnt -n /", LONG);
+        assert!(root.contains("overlay"), "{root}");
+    });
+    promise("every measured file was predicted", || check_prediction(&machine, &server));
+}
+
+/// Fedora's kind, with dracut-ng.
 #[test]
 fn dracut_ng() {
-    let server = serve("fedora", "ng");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() });
-    let root = machine.run("findmnt -n /", LONG, Some(&server));
+    let server = Server::of_image(images::fedora(Fedora::Ng));
+    let mut machine = log_in(&server, Opts { memory: 1024, ..Opts::default() });
+    let root = machine.run("findmnt -n /", LONG);
     assert!(root.contains("overlay"), "{root}");
 }
 
+/// Ubuntu's kind with one squashfs, and a first card without a network.
 #[test]
-fn casper_by_its_contract_with_an_idle_card() {
-    let server = serve("casper", "classic");
-    let mut machine = logs_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
-    assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
-    // Whatever checks the medium after the boot would have read all of it.
-    machine.run("systemctl is-system-running --wait; true", LONG, Some(&server));
-    assert!(machine.run("systemctl is-enabled casper-md5check", LONG, Some(&server)).contains("enabled"));
-    is_thrifty(&machine, &server);
+fn casper_classic_with_idle_card() {
+    let server = Server::of_image(images::casper(Casper::Classic));
+    let mut machine = log_in(&server, Opts { memory: 1024, ..Opts::default() }.with_idle_card());
+    promise("the medium is mounted at /cdrom", || {
+        assert!(machine.run("findmnt -n /cdrom", LONG).contains("/dev/loop0"));
+    });
+    promise("the medium check, which would read all of it, is enabled and does not read", || {
+        machine.run("systemctl is-system-running --wait; true", LONG);
+        assert!(machine.run("systemctl is-enabled casper-md5check", LONG).contains("enabled"));
+        check_budget(&machine, &server);
+    });
 }
 
+/// Ubuntu's kind with three layers: systemd-networkd leaves our address alone.
 #[test]
-fn casper_by_its_contract_in_layers_with_networkd() {
-    let server = serve("casper", "layered");
+fn casper_layered_with_networkd() {
+    let server = Server::of_image(images::casper(Casper::Layered));
     let (lan, opts) = short_lease();
-    let mut machine = logs_in(&server, opts);
-    assert!(machine.run("findmnt -n /cdrom", LONG, Some(&server)).contains("/dev/loop0"));
-    assert!(machine.run("cat /etc/layer", LONG, Some(&server)).contains("standard"));
-    machine.run("systemctl is-active systemd-networkd", LONG, Some(&server));
-    lan.outlives(&mut machine, &server, "systemd-networkd");
-    let state = machine.run("SYSTEMD_COLORS=0 networkctl --no-pager status eth0", LONG, Some(&server));
-    for line in ["Network File: /run/systemd/network/00-inetboot.network", "(configured)"] {
-        assert!(state.contains(line), "{state}");
-    }
-    assert_eq!(
-        machine.run("ls /run/systemd/netif/leases", LONG, Some(&server)),
-        "",
-        "it has a lease of its own"
-    );
+    let mut machine = log_in(&server, opts);
+    promise("the root has its layers, and systemd-networkd runs", || {
+        assert!(machine.run("findmnt -n /cdrom", LONG).contains("/dev/loop0"));
+        assert!(machine.run("cat /etc/layer", LONG).contains("standard"));
+        machine.run("systemctl is-active systemd-networkd", LONG);
+    });
+    lan.check_network_survives(&mut machine, &server, "systemd-networkd");
+    promise("systemd-networkd uses our settings and asks for no lease", || {
+        let state = machine.run("SYSTEMD_COLORS=0 networkctl --no-pager status eth0", LONG);
+        for line in ["Network File: /run/systemd/network/00-inetboot.network", "(configured)"] {
+            assert!(state.contains(line), "{state}");
+        }
+        assert_eq!(machine.run("ls /run/systemd/netif/leases", LONG), "", "it has a lease of its own");
+    });
 }
 
+/// KNOPPIX' kind: the root is in two cloop images, and the card's driver comes from them.
 #[test]
-fn knoppix_by_its_contract_from_cloop_images() {
-    let server = serve("knoppix", "cd");
-    let mut machine = logs_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() });
-    assert!(machine.run("findmnt -n /mnt-system", LONG, Some(&server)).contains("/dev/loop0"));
-    assert!(machine.run("cat /etc/second", LONG, Some(&server)).contains("from KNOPPIX1"));
-    assert!(!machine.run("cat /proc/cmdline", LONG, Some(&server)).contains("tohd="));
-    was_predicted(&machine, &server, "");
+fn knoppix_from_cloop_images() {
+    let server = Server::of_image(images::knoppix());
+    let mut machine = log_in(&server, Opts { memory: 1024, card: Some("e1000"), ..Opts::default() });
+    promise("both images are part of the root", || {
+        assert!(machine.run("findmnt -n /mnt-system", LONG).contains("/dev/loop0"));
+        assert!(machine.run("cat /etc/second", LONG).contains("from KNOPPIX1"));
+    });
+    promise("an argument of the menu that names a disk is left out", || {
+        assert!(!machine.run("cat /proc/cmdline", LONG).contains("tohd="));
+    });
+    promise("every measured file was predicted", || check_prediction(&machine, &server));
 }
 
+/// `bootxen=1` starts the hypervisor of the medium, and the medium's Linux as its first guest.
 #[test]
-fn xen_and_dom0_from_the_same_medium() {
-    let server = serve("fedora", "nested");
-    let opts = Opts {
-        // QEMU 7.2 lets a paravirtual dom0 die where the processor has SMAP.
-        append: "bootxen=1 inetboot.xen=\"dom0_mem=1G smap=0\"".into(),
-        memory: 2048,
-        ..Opts::default()
-    };
-    let mut machine = logs_in(&server, opts);
-    assert!(machine.run("cat /sys/hypervisor/type", LONG, Some(&server)).contains("xen"));
+fn xen_and_dom0_from_one_medium() {
+    let server = Server::of_image(images::fedora(Fedora::Nested));
+    // A paravirtual dom0 dies in QEMU 7.2 if the processor has SMAP.
+    let opts = Opts { memory: 2048, ..Opts::with_arguments("bootxen=1 inetboot.xen=\"dom0_mem=1G smap=0\"") };
+    let mut machine = log_in(&server, opts);
+    assert!(machine.run("cat /sys/hypervisor/type", LONG).contains("xen"));
 }
 
+/// Debian's installer starts from its netboot files, which are in a directory of a web server.
 #[test]
-fn installer_of_debian_from_its_netboot_files() {
-    let dir = images::netboot();
-    let server =
-        Server::builder().tree(&dir).and_then(|builder| builder.start()).expect("starting a web server");
-    let opts = Opts {
-        append: format!("netdir={} priority=high", server.guest_url("/")),
-        memory: 1024,
-        ..Opts::default()
-    };
-    let mut machine = boot(&opts);
+fn netboot_files_of_debian_installer() {
+    let builder = Server::builder().tree(&images::netboot()).expect("listing the netboot files");
+    let server = builder.start().expect("starting a web server");
+    let append = format!("netdir={} priority=high", server.guest_url("/"));
+    let mut machine = boot(&Opts { memory: 1024, ..Opts::with_arguments(append) });
     // Its first dialogue.
-    machine.expect("Choose the language", LONG, Some(&server));
+    machine.expect("Choose the language", LONG);
     assert!(machine.said().contains("plain \"as named\": kernel/linux"));
 }

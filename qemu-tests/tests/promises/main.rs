@@ -1,11 +1,11 @@
-//! Promises, kept in virtual machines: a room each. All in one program, so that those that wait for
-//! minutes wait side by side; libtest begins with the first names, which are theirs.
+//! Promises, kept in virtual machines: a module for each kind. All are in one program, so that tests that
+//! wait for minutes wait side by side. libtest begins with the first names, and the slow modules have those.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used)] // these are tests
 
 mod artefacts;
+mod cache;
 mod debian;
 mod families;
-mod kept;
 mod loaders;
 mod measured;
 mod networks;
@@ -13,3 +13,9 @@ mod published;
 mod says_why_it_fails;
 mod secure_boot;
 mod witness;
+
+/// Seconds for a boot to a menu or to the witness; on an idle machine under TCG it takes 20 to 30.
+const SOON: u64 = 300;
+
+/// Seconds for one stretch of a Debian's boot under TCG on a busy machine.
+const LONG: u64 = 600;
