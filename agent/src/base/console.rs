@@ -58,7 +58,7 @@ pub fn files(and_read: bool) -> Vec<File> {
 }
 
 /// Sends lines to standard error from now on, for `inetbootctl`.
-pub fn step_aside() {
+pub fn use_stderr() {
     set(Output::Stderr);
 }
 

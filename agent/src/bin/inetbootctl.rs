@@ -22,7 +22,7 @@ use std::process::ExitCode;
 const REFUSED: u8 = 3;
 
 fn main() -> ExitCode {
-    console::step_aside();
+    console::use_stderr();
     let output = Output::stdout();
     let outcome = run(Arguments::parse().verb, &output).and_then(|code| {
         output.finish().context("writing to standard output")?;

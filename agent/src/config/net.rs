@@ -139,8 +139,8 @@ impl NetConfig {
     }
 }
 
-/// Parses `BOOTIF=`. PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`. Users of iPXE
-/// write colons, and no type.
+/// Parses `BOOTIF=`. PXELINUX writes the hardware type before the address: `01-52-54-00-12-34-56`. Users of
+/// iPXE write colons, and no type.
 pub(in crate::config) fn bootif(value: &str) -> Result<Mac, &'static str> {
     let dashed = value.to_ascii_lowercase().replace(':', "-");
     let bare = match dashed.len() {

@@ -205,7 +205,8 @@ mod tests {
         assert!(text.contains("nameserver fd00::53\nnameserver fe80::53%3\n"), "{text}");
     }
 
-    /// The line on the screen names the source of the address: a prefix and gateway, or router advertisements.
+    /// The line on the screen names the source of the address: a prefix and gateway, or router
+    /// advertisements.
     #[test]
     fn leases_are_described() {
         let leases = Leases { v6: Some(Lease6::default()), ..Leases::default() };

@@ -20,8 +20,8 @@ pub fn is_ours(address: IpAddr) -> bool {
     }
 }
 
-/// Removes the addresses that an earlier attempt gave to the links: the kernel would go on using them. Routes go
-/// with the last address of their link.
+/// Removes the addresses that an earlier attempt gave to the links: the kernel would go on using them. Routes
+/// go with the last address of their link.
 pub fn remove_all() {
     for given in getifaddrs().into_iter().flatten() {
         let Some((ip, prefix)) = address_and_prefix(&given) else { continue };

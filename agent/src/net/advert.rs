@@ -11,8 +11,8 @@ const ADVERTISEMENT: u8 = 134;
 /// A solicitation, to which routers answer by an advertisement. The kernel fills in the checksum.
 pub(super) const SOLICIT: [u8; 8] = [SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
 
-/// The most name servers, and the most domains, that are kept. RFC 8106 (5.3.1) asks for three at least; without
-/// a limit a flood of advertisements would fill the memory.
+/// The most name servers, and the most domains, that are kept. RFC 8106 (5.3.1) asks for three at least;
+/// without a limit a flood of advertisements would fill the memory.
 const MOST: usize = 16;
 
 /// The contents of one advertisement, or of several.

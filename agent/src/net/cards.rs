@@ -25,8 +25,8 @@ impl<'a> Cards<'a> {
         Self { config, seen: Vec::new(), refused: Vec::new() }
     }
 
-    /// The links that have appeared since the last call, switched on. A card on a bus that needs a driver itself
-    /// (USB, virtio) appears only when that driver is loaded.
+    /// The links that have appeared since the last call, switched on. A card on a bus that needs a driver
+    /// itself (USB, virtio) appears only when that driver is loaded.
     pub fn newcomers(&mut self) -> Vec<Link> {
         drivers::load_drivers();
         let is_wanted = |link: &Link| self.config.only.as_ref().is_none_or(|only| link.matches(only));
@@ -92,8 +92,8 @@ fn no_link(cards: &Cards<'_>) -> NetError {
     }
 }
 
-/// Waits for the first of `links`, or of those that appear meanwhile, to have a cable. At the deadline it takes
-/// the first: a static address may be for a card whose driver never reports the carrier.
+/// Waits for the first of `links`, or of those that appear meanwhile, to have a cable. At the deadline it
+/// takes the first: a static address may be for a card whose driver never reports the carrier.
 pub fn first_with_carrier(cards: &mut Cards<'_>, mut links: Vec<Link>, deadline: Instant) -> Link {
     let (mut reminder, mut search) = (Interval::new(REMIND_EVERY), Interval::new(SEARCH_EVERY));
     while Instant::now() < deadline {

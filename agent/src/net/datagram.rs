@@ -1,5 +1,5 @@
-//! IPv4 and UDP headers around a DHCP message (RFC 791, RFC 768), for the time before the kernel has an address
-//! to send from. No I/O.
+//! IPv4 and UDP headers around a DHCP message (RFC 791, RFC 768), for the time before the kernel has an
+//! address to send from. No I/O.
 
 use std::net::Ipv4Addr;
 
@@ -31,8 +31,8 @@ pub fn wrap(payload: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// The payload of a datagram to UDP port 68; `None` for anything else. Bytes behind the datagram, by which a link
-/// fills up short frames, are dropped.
+/// The payload of a datagram to UDP port 68; `None` for anything else. Bytes behind the datagram, by which a
+/// link fills up short frames, are dropped.
 pub fn unwrap(datagram: &[u8]) -> Option<&[u8]> {
     let header = usize::from(*datagram.first()? & 0x0f) * 4;
     let version = *datagram.first()? >> 4;

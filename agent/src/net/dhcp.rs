@@ -1,6 +1,6 @@
-//! The DHCPv4 conversation (RFC 2131) as a state machine over bytes, without sockets or a clock of its own. The
-//! caller passes in the time, sends the messages of [`Conversation::poll`], and gives those that arrive to
-//! [`Conversation::receive`]. `dhcproto` encodes and decodes them.
+//! The DHCPv4 conversation (RFC 2131) as a state machine over bytes, without sockets or a clock of its own.
+//! The caller passes in the time, sends the messages of [`Conversation::poll`], and gives those that arrive
+//! to [`Conversation::receive`]. `dhcproto` encodes and decodes them.
 
 use crate::formats::lease::{Grant, Lease, Route};
 use crate::formats::mac::Mac;
@@ -9,8 +9,8 @@ use dhcproto::{Decodable, Decoder, Encodable, Encoder};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Pauses between messages; the last one repeats. Most networks answer at once, so the first tries are quick. A
-/// switch port in spanning tree drops everything for 30 to 50 s, so the later ones go on.
+/// Pauses between messages; the last one repeats. Most networks answer at once, so the first tries are quick.
+/// A switch port in spanning tree drops everything for 30 to 50 s, so the later ones go on.
 pub(super) const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
@@ -50,7 +50,7 @@ pub(super) struct Answers {
 }
 
 impl Conversation {
-    /// Begins a conversation for a first lease of the card `mac`. `xid` should differ between cards and boots.
+    /// Begins a conversation for a first lease. `xid` should differ between cards and boots.
     pub fn new(mac: Mac, xid: u32, now: Instant) -> Self {
         let (state, answers) = (State::Selecting, Answers::default());
         Self { mac, xid, state, started: now, next: now, sent: 0, answers }
@@ -137,8 +137,8 @@ impl Conversation {
         message
     }
 
-    /// Takes a message that arrived on port 68. Gives the lease if it grants one. Messages that are no answer to
-    /// this conversation are ignored.
+    /// Takes a message that arrived on port 68. Gives the lease if it grants one. Messages that are no answer
+    /// to this conversation are ignored.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Option<Lease> {
         let message = Message::decode(&mut Decoder::new(&sanitised(bytes)?)).ok()?;
         let ours = message.opcode() == Opcode::BootReply
@@ -188,9 +188,9 @@ impl Conversation {
 /// The offset of a message's options: behind BOOTP's fixed part and the magic cookie.
 const OPTIONS_AT: usize = 240;
 
-/// The message with only those options that we read, each of a valid length; `None` if it is not for an Ethernet
-/// card. dhcproto 0.15 panics on a hardware address that claims more than 16 bytes, and in debug builds on odd
-/// lengths of options that we do not use. A message from the network must not stop process 1.
+/// The message with only those options that we read, each of a valid length; `None` if it is not for an
+/// Ethernet card. dhcproto 0.15 panics on a hardware address that claims more than 16 bytes, and in debug
+/// builds on odd lengths of options that we do not use. A message from the network must not stop process 1.
 fn sanitised(bytes: &[u8]) -> Option<Vec<u8>> {
     /// The option, a number that must divide its length, and its least length.
     const READ: [(u8, usize, usize); 11] = [

@@ -1,8 +1,8 @@
 //! The DHCPv6 conversation (RFC 8415) as a state machine over bytes, like [`dhcp`](crate::net::dhcp): without
 //! sockets or a clock of its own. One client, one card, one address.
 //!
-//! The messages are encoded and decoded here. dhcproto's code for them is larger than this file, and panics on
-//! lengths that it does not expect.
+//! The messages are encoded and decoded here. dhcproto's code for them is larger than this file, and panics
+//! on lengths that it does not expect.
 
 use crate::formats::lease::{Grant6, Lease6};
 use crate::formats::mac::Mac;
@@ -150,8 +150,8 @@ impl Conversation6 {
         self.mac.last_four()
     }
 
-    /// Takes a message that arrived on port 546. Gives the lease if it grants one. Messages that are no answer to
-    /// this conversation are ignored.
+    /// Takes a message that arrived on port 546. Gives the lease if it grants one. Messages that are no
+    /// answer to this conversation are ignored.
     pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Option<Lease6> {
         let (kind, rest) = bytes.split_first()?;
         let options = rest.strip_prefix(self.xid.as_slice())?;

@@ -8,8 +8,8 @@
 //! | systemd-udevd | `systemd/network` (systemd.link(5)) | keep its name |
 //! | systemd-resolved | `systemd/resolved.conf.d` (resolved.conf(5)) | our name servers |
 //!
-//! ifupdown learns it from live-boot (`nodhcp`), cloud-init from a kernel argument (`distro::casper`). connman
-//! reads no such file; its changes to the link are undone ([`guard`](crate::net::guard)).
+//! ifupdown learns it from live-boot (`nodhcp`), cloud-init from a kernel argument (`distro::casper`).
+//! connman reads no such file; its changes to the link are undone ([`guard`](crate::net::guard)).
 
 use crate::formats::lease::Leases;
 use crate::formats::mac::Mac;
@@ -25,8 +25,8 @@ pub struct DropIn {
     pub text: String,
 }
 
-/// The drop-ins for the card `mac` and the VLANs on it. `index` is the interface index of our link, and `leases`
-/// have its name servers.
+/// The drop-ins for the card `mac` and the VLANs on it. `index` is the interface index of our link, and
+/// `leases` have its name servers.
 pub fn for_link(mac: Mac, index: u32, leases: &Leases) -> Vec<DropIn> {
     let servers = leases.nameservers(index);
     let search = leases.search();
@@ -36,8 +36,8 @@ pub fn for_link(mac: Mac, index: u32, leases: &Leases) -> Vec<DropIn> {
     let mut networkd = format!(
         "{COMMENT}[Match]\nMACAddress={mac}\nType=ether vlan\n\n[Network]\nDHCP=no\nKeepConfiguration=yes\n"
     );
-    // Before Linux 6.2 a link that is up cannot be renamed. After a failed attempt udev never reports the link as
-    // configured, so udev must not try.
+    // Before Linux 6.2 a link that is up cannot be renamed. After a failed attempt udev never reports the
+    // link as configured, so udev must not try.
     let udev = format!("{COMMENT}[Match]\nMACAddress={mac}\nType=ether\n\n[Link]\n");
     let mut resolved = format!("{COMMENT}[Resolve]\n");
 

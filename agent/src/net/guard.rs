@@ -1,6 +1,6 @@
-//! The guard of our link. Whatever switches it off or removes its address or a route, the guard puts that back
-//! at once: a network manager that does not read drop-ins, `ifdown`, a shutdown that stops the network before
-//! the disks, or a card that was unplugged. The kernel reports each change (rtnetlink(7), multicast groups).
+//! The guard of our link. Whatever switches it off or removes its address or a route, the guard puts that
+//! back at once: a network manager that does not read drop-ins, `ifdown`, a shutdown that stops the network
+//! before the disks, or a card that was unplugged. The kernel reports each change (rtnetlink(7)).
 
 use crate::base::console;
 use crate::formats::lease::{Leases, Route};
@@ -12,7 +12,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The pause after a change: more follow at once. It also slows a quarrel with a program that undoes our repairs.
+/// The pause after a change: more follow at once. It also slows a program that undoes our repairs.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause between failing repairs. It doubles up to this.
@@ -93,8 +93,8 @@ fn missing(link: &Link, wanted: &Wanted) -> Option<&'static str> {
     is_route_missing.then_some("route")
 }
 
-/// True if the link has nothing but the kernel's configuration by router advertisements. Beside IPv4 the guard
-/// leaves that to the kernel.
+/// True if the link has nothing but the kernel's configuration by router advertisements. Beside IPv4 the
+/// guard leaves that to the kernel.
 fn relies_on_routers(leases: &Leases) -> bool {
     leases.v4.is_none() && leases.v6.as_ref().is_some_and(|v6| !v6.is_by_hand())
 }

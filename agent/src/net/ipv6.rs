@@ -25,8 +25,8 @@ const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 /// The interval between solicitations: half of `RTR_SOLICITATION_INTERVAL` (RFC 4861, 10).
 const SOLICIT_EVERY: Duration = Duration::from_secs(2);
 
-/// The time for a DHCPv6 server to answer if the address does not depend on it. Its name servers are not worth
-/// a longer wait.
+/// The time for a DHCPv6 server to answer if the address does not depend on it. Its name servers are not
+/// worth a longer wait.
 const INFORMATION_BOUND: Duration = Duration::from_secs(4);
 
 /// One link on its way to IPv6.
@@ -52,9 +52,10 @@ impl Ipv6 {
         Self { link, xid, icmp, solicited_at: None, router: None, dhcp: None, dhcp_answer: None }
     }
 
-    /// The socket on which routers answer.
+    /// The socket to wait for. Without a cable there is none: [`advance`](Self::advance) would not read it.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.icmp.as_ref().ok().map(AsFd::as_fd)
+        let icmp = self.icmp.as_ref().ok()?;
+        self.link.has_carrier().then(|| icmp.as_fd())
     }
 
     /// The first thing that the link is missing for IPv6.
@@ -69,8 +70,8 @@ impl Ipv6 {
         }
     }
 
-    /// Sends the messages that are due and reads those that arrived. Once the link is on the network, gives the
-    /// part of its configuration that the kernel does not do by itself.
+    /// Sends the messages that are due and reads those that arrived. Once the link is on the network, gives
+    /// the part of its configuration that the kernel does not do by itself.
     pub fn advance(&mut self, now: Instant) -> Option<Lease6> {
         if self.icmp.is_err() || !self.link.has_carrier() {
             return None;
@@ -185,4 +186,20 @@ fn icmp_socket(link: &Link) -> io::Result<OwnedFd> {
     // Routers drop solicitations with a smaller hop limit: those crossed a router (RFC 4861, 6.1.1).
     setsockopt(&fd, sockopt::Ipv6MulticastHops, &255)?;
     Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::mac::Mac;
+    use std::os::unix::net::UnixStream;
+
+    /// A message that waits on a link without a cable is not waited for: nothing would read it.
+    #[test]
+    fn no_cable_no_socket() {
+        let link = Link { name: "unplugged".into(), index: 0, mac: Mac([2; 6]), vlan: None };
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let v6 = Ipv6 { icmp: Ok(ours.into()), ..Ipv6::start(link, 1) };
+        assert!(v6.socket().is_none());
+    }
 }

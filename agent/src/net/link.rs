@@ -1,5 +1,5 @@
-//! One link: its state and its switch in sysfs (`Documentation/ABI/testing/sysfs-class-net`), its addresses and
-//! routes by [`netlink`](crate::net::netlink).
+//! One link: its state and its switch in sysfs (`Documentation/ABI/testing/sysfs-class-net`), its addresses
+//! and routes by [`netlink`](crate::net::netlink).
 
 use crate::base::console;
 use crate::config::LinkName;
@@ -115,7 +115,7 @@ impl Link {
         }
     }
 
-    /// True if a cable is plugged in and its other end is alive. The kernel knows it only of links that are up.
+    /// True if a cable is plugged in and its other end is alive. It is known of links that are up alone.
     pub(super) fn has_carrier(&self) -> bool {
         fs::read_to_string(self.sysfs().join("carrier")).is_ok_and(|text| text.trim() == "1")
     }
@@ -139,8 +139,8 @@ impl Link {
         tables::has_ipv6_default_route(&self.current_name())
     }
 
-    /// Finds the same link, and switches it on: its card may have been unplugged and have come back, or its VLAN
-    /// may have been deleted.
+    /// Finds the same link, and switches it on: its card may have been unplugged and have come back, or its
+    /// VLAN may have been deleted.
     pub(super) fn find_again(&self) -> io::Result<Self> {
         let same = |card: &Self| card.mac == self.mac;
         let card = Self::all().into_iter().find(same);
@@ -215,7 +215,7 @@ impl Link {
         Ok(())
     }
 
-    /// DHCP servers send routes that the kernel refuses. Such a route costs a line on the screen, not the boot.
+    /// DHCP servers send routes that the kernel refuses. Such a route costs a line on the screen, no more.
     fn add_route(&self, route: &Route) {
         if let Err(error) = request(Request::route(self.index, route)) {
             let Route { destination, prefix, gateway } = route;

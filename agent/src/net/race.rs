@@ -171,8 +171,10 @@ fn obstacles(racers: &[Racer]) -> String {
 /// Sleeps until a datagram arrives, for a tenth of a second at most: no socket tells of a cable.
 fn wait_for_datagrams(racers: &[Racer]) {
     const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    let v4 = racers.iter().filter_map(|racer| racer.v4.as_ref()).map(|v4| v4.socket.as_fd());
-    // A racer that is done with IPv6 does not read that socket any more.
+    // Sockets that nothing reads now would end the sleep at once: those of links without a cable, and of racers
+    // that are done with IPv6.
+    let v4 = racers.iter().filter(|racer| racer.link.has_carrier());
+    let v4 = v4.filter_map(|racer| racer.v4.as_ref()).map(|v4| v4.socket.as_fd());
     let v6 = racers.iter().filter(|racer| racer.v6_done.is_none());
     let v6 = v6.filter_map(|racer| racer.v6.as_ref()?.socket());
 

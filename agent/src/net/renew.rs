@@ -2,7 +2,7 @@
 //! managers are told to leave our link alone.
 
 use crate::base::console;
-use crate::formats::lease::{Grant, Grant6, Lease};
+use crate::formats::lease::{Grant6, Lease};
 use crate::net::dhcp::Conversation;
 use crate::net::dhcp6::Conversation6;
 use crate::net::{Network, ipv6, race};
@@ -38,30 +38,17 @@ fn renew_after(wanted: Duration, duration: Duration) -> Duration {
 pub fn renew_ipv4(network: &Network, held_since: Instant) {
     let mut granted = held_since;
     let Some(lease) = &network.leases.v4 else { return };
-    let Some(mut grant) = lease.grant else { return };
+    let (address, Some(mut grant)) = (lease.address, lease.grant) else { return };
+
     while let Some(duration) = grant.duration {
         let wait = renew_after(grant.renew_after.unwrap_or(duration / 2), duration);
         std::thread::sleep(wait.saturating_sub(granted.elapsed()));
-        (grant, granted) = renew_once(network, lease.address, grant, duration, granted);
-    }
-}
 
-/// Asks until a server renews the lease of `address`, which was `granted` for `duration`. Gives the new terms, and
-/// the time from which they count.
-fn renew_once(
-    network: &Network,
-    address: Ipv4Addr,
-    grant: Grant,
-    duration: Duration,
-    granted: Instant,
-) -> (Grant, Instant) {
-    loop {
+        let asked = Instant::now();
         let is_rebinding = granted.elapsed() >= rebind_after(duration);
         let to = if is_rebinding { Ipv4Addr::BROADCAST } else { grant.server };
-        let asked = Instant::now();
-
         match ask(network, address, to) {
-            Ok(Answer::Granted(lease)) => return (lease.grant.unwrap_or(grant), asked),
+            Ok(Answer::Granted(new)) => (granted, grant) = (asked, new.grant.unwrap_or(grant)),
             Ok(Answer::Refused) => {
                 console::say_loud(&format!(
                     "the DHCP server refuses to renew {address} and may give it to another machine. \
@@ -151,8 +138,8 @@ fn ask(network: &Network, address: Ipv4Addr, server: Ipv4Addr) -> io::Result<Ans
     Ok(Answer::Silence)
 }
 
-/// A DHCP client's socket on `link` alone. Services of the target may hold the port on other links, so the socket
-/// is bound to the device before the address: the other way round the two would collide.
+/// A DHCP client's socket on `link` alone. Services of the target may hold the port on other links, so the
+/// socket is bound to the device before the address: the other way round the two would collide.
 fn dhcp_socket(link: &str) -> io::Result<UdpSocket> {
     let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;

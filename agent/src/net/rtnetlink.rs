@@ -1,4 +1,4 @@
-//! The messages of rtnetlink(7) as bytes: the four requests that a boot needs, and the kernel's answer. No I/O.
+//! The messages of rtnetlink(7) as bytes: four requests, and the kernel's answer to them. No I/O.
 //!
 //! The crates for it have types for all messages. They made the agent 250 KB larger, or 45 KB with care.
 

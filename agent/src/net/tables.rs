@@ -8,8 +8,8 @@ fn read(table: &str) -> String {
     fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default()
 }
 
-/// True if `link` has a usable IPv6 address that is valid beyond the link: the kernel has checked that no other
-/// machine has it.
+/// True if `link` has a usable IPv6 address that is valid beyond the link: the kernel has checked that no
+/// other machine has it.
 pub fn has_global_ipv6_address(link: &str) -> bool {
     is_global_in(&read("if_inet6"), link)
 }
@@ -29,8 +29,8 @@ pub fn has_ipv4_route(link: &str, route: &Route) -> bool {
     is_route_in(&read("route"), link, route)
 }
 
-/// `/proc/net/if_inet6` is written by `if6_seq_show` of `net/ipv6/addrconf.c`: address, interface index, prefix
-/// length, scope, flags, name.
+/// `/proc/net/if_inet6` is written by `if6_seq_show` of `net/ipv6/addrconf.c`: address, interface index,
+/// prefix length, scope, flags, name.
 fn is_global_in(table: &str, link: &str) -> bool {
     const GLOBAL: &str = "00";
     // IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h.
@@ -47,8 +47,8 @@ fn is_address_in(table: &str, address: Ipv6Addr) -> bool {
     table.lines().any(|line| line.starts_with(&text))
 }
 
-/// `/proc/net/ipv6_route` is written by `ipv6_route_seq_show` of `net/ipv6/route.c`. The kernel's own route for
-/// unreachable destinations is on the loopback.
+/// `/proc/net/ipv6_route` is written by `ipv6_route_seq_show` of `net/ipv6/route.c`. The kernel's own route
+/// for unreachable destinations is on the loopback.
 fn is_default_in(table: &str, link: &str) -> bool {
     const EVERYWHERE: &str = "00000000000000000000000000000000";
     table.lines().any(|line| {
