@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb, output: &Output<Stdout>) -> anyhow::Result<ExitCode> {
     let say = |line: &str| output.line(line);
+
     match verb {
         Verb::Log(Log::Verify(verify)) => return run_verify(verify, output),
         Verb::Log(Log::Show { log, ours }) => log::show(&log::read(&log)?, ours, &say),

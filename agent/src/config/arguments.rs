@@ -15,7 +15,7 @@ use crate::formats::cmdline::Word;
 use crate::formats::family::FamilyName;
 use crate::formats::mac::Mac;
 use crate::formats::tpm_policy::TpmPolicy;
-use crate::formats::trust::Demand;
+use crate::formats::trust::{Demand, Key, Pin};
 use crate::formats::url::Url;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -194,7 +194,7 @@ pub const ARGUMENTS: [Argument; 22] = [
         help: "The digest of the index. The boot stops if the index is missing or differs.",
         is_passed_on: false,
         set: |draft, value| {
-            draft.demand.pin = Some(word(value, "sha256: and 64 hexadecimal digits are wanted")?);
+            draft.demand.pin = Some(word(value, Pin::WANTED)?);
             Ok(())
         },
     },
@@ -204,8 +204,7 @@ pub const ARGUMENTS: [Argument; 22] = [
         help: "The minisign public key that signed the index. The boot stops without its signature.",
         is_passed_on: false,
         set: |draft, value| {
-            draft.demand.key =
-                Some(word(value, "the second line of a minisign public key is wanted, RW...")?);
+            draft.demand.key = Some(word(value, Key::WANTED)?);
             Ok(())
         },
     },

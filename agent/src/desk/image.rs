@@ -39,7 +39,6 @@ const PUBLIC: &str = "pub";
 /// An order for [`build`].
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// The image.
     pub iso: PathBuf,
     /// The index that is written.
     pub out: PathBuf,
@@ -377,16 +376,16 @@ pub fn key(secret: &Path, say: &Say) -> anyhow::Result<()> {
     let public = secret.with_extension(PUBLIC);
     ensure!(
         secret.file_name() != public.file_name(),
-        "{} is the name of a public key; name the secret key otherwise, {PUBLIC} is added for the public one",
+        "{} would be the public key's name too; choose one that does not end in .{PUBLIC}",
         secret.display()
     );
     let pair = minisign::KeyPair::generate_unencrypted_keypair()?;
     let texts = (pair.sk.to_box(Some("InetBoot"))?.to_string(), pair.pk.to_box()?.to_string());
 
     // Both are made before either is written: half a pair is of no use.
-    let mut public_file = files::create_new(&public, 0o644)?;
-    let mut secret_file = files::create_new(secret, 0o600).inspect_err(|_| {
-        let _ = fs::remove_file(&public);
+    let mut secret_file = files::create_new(secret, 0o600)?;
+    let mut public_file = files::create_new(&public, 0o644).inspect_err(|_| {
+        let _ = fs::remove_file(secret);
     })?;
     let named = |path: &Path| format!("writing {}", path.display());
     secret_file.write_all(texts.0.as_bytes()).with_context(|| named(secret))?;
@@ -435,7 +434,7 @@ mod tests {
     fn a_public_keys_name_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let error = key(&dir.path().join("my.pub"), &silent).unwrap_err().to_string();
-        assert!(error.contains("is the name of a public key"), "{error}");
+        assert!(error.contains("would be the public key's name too"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

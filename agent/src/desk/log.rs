@@ -542,6 +542,7 @@ mod tests {
         assert!(
             refused(&log, &against("c0ffee", None)).contains("bank sha1, for which the log has no digests")
         );
+
         log = EventLog::agile(&[Bank::Sha1, Bank::Sha256]);
         assert!(refused(&log, &against("c0ffee", None)).contains("does not replay to what was quoted"));
         let why = refused(&log, &against("c0ffee", Some(fixture("values"))));

@@ -24,7 +24,6 @@ const INDEXES: [&str; 4] = [".idx", ".torrent", ".meta4", ".caibx"];
 /// The parameters of [`run`].
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The image.
     pub image: Wanted,
     /// An existing, empty directory.
     pub dir: PathBuf,

@@ -22,7 +22,6 @@ pub struct Subject {
     pub agent: Vec<u8>,
     /// The image, opened with the certificates of that initramfs.
     pub image: Image,
-    /// The image's files.
     pub iso: Iso,
     pub plan: Plan,
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use toml_span::de_helpers::TableHelper;
 use toml_span::{DeserError, Deserialize, Error, ErrorKind, Span, Spanned, Value};
 
-/// A boot menu.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// The time after which a menu boots its first entry by itself; `None`: it waits for ever.
@@ -33,7 +32,7 @@ pub struct Entry {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct CatalogueError {
-    /// From 1.
+    /// The line's number, from 1.
     pub line: usize,
     /// A sentence without its full stop.
     pub what: String,

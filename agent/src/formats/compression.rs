@@ -10,7 +10,6 @@ pub enum Packing {
     Plain,
     /// gzip (RFC 1952)
     Gzip,
-    /// xz
     Xz,
     /// Zstandard (RFC 8878)
     Zstd,

@@ -49,7 +49,7 @@ impl<W: Write> Archive<W> {
         entry.write(&mut self.out, 0).finish().map(drop)
     }
 
-    /// Ends the archive.
+    /// Ends the archive, and gives the writer back.
     pub fn finish(self) -> io::Result<W> {
         trailer(self.out)
     }

@@ -56,7 +56,6 @@ impl Id {
     }
 }
 
-/// The superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
     pub id: Id,

@@ -1,15 +1,14 @@
 //! Keys, from the bytes of a terminal: ECMA-48, and the sequences of xterm and of Linux's console. Pure.
 
-/// A key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Up,
     Down,
     Left,
     Right,
-    /// Ctrl-A too.
+    /// The key, or Ctrl-A.
     Home,
-    /// Ctrl-E too.
+    /// The key, or Ctrl-E.
     End,
     Enter,
     Escape,

@@ -47,7 +47,6 @@ pub struct Line {
     pub is_marked: bool,
 }
 
-/// A menu.
 #[derive(Clone, Debug)]
 pub struct Menu {
     heading: String,
@@ -108,6 +107,7 @@ impl Menu {
 
     fn edit(&mut self, key: Key) -> Option<Chosen> {
         let Editor { text, cursor } = self.editor.as_mut()?;
+
         match key {
             Key::Char(letter) => {
                 text.insert(*cursor, letter);
@@ -135,7 +135,7 @@ impl Menu {
         None
     }
 
-    /// Lets time pass.
+    /// Lets time pass, which may be the end of the timeout.
     pub fn tick(&mut self, passed: Duration) -> Option<Chosen> {
         let left = self.left.as_mut()?;
         *left = left.saturating_sub(passed);
