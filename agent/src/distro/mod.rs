@@ -86,7 +86,6 @@ pub fn row(name: FamilyName) -> &'static Family {
 pub struct Plan {
     /// True if the target reads the medium after it started, and so needs the second life.
     pub is_live: bool,
-    /// The family's name.
     pub family: &'static str,
     /// The title of the menu's entry.
     pub title: String,

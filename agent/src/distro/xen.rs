@@ -6,7 +6,7 @@ use crate::distro::{DistroError, Origin};
 use crate::formats::boot_menu::Program;
 use std::path::Path;
 
-/// Hypervisors on media: beside the kernel (kiwi), or where people put them who write a menu of their own.
+/// The usual places of hypervisors: beside the kernel, as kiwi does it, and where media keep their kernels.
 const HYPERVISORS: [&str; 6] = [
     "boot/*/loader/xen*.gz",
     "images/pxeboot/xen*.gz",

@@ -333,6 +333,83 @@ impl RootModules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::medium::MediumError;
+    use crate::miniroot::tests::plan;
+
+    const DEP: &str = "kernel/fuse.ko:\nkernel/loop.ko:\nkernel/net_failover.ko: kernel/failover.ko\n\
+                       kernel/failover.ko:\nkernel/virtio_net.ko: kernel/net_failover.ko kernel/failover.ko\n";
+    const ALIAS: &str = "alias virtio:net virtio_net\n";
+
+    /// A medium with one root, which has all modules of [`DEP`].
+    struct OneRoot;
+
+    impl Directory for OneRoot {
+        fn dir(&self) -> &Path {
+            Path::new("/")
+        }
+
+        fn root(&self, _: &Path) -> Result<Box<dyn Root>, MediumError> {
+            Ok(Box::new(OneRoot))
+        }
+    }
+
+    impl Root for OneRoot {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            match path.strip_prefix("usr/lib/modules/6.1").ok().and_then(Path::to_str) {
+                Some("modules.dep") => Ok(DEP.into()),
+                Some("modules.alias") => Ok(ALIAS.into()),
+                Some(module) if module.starts_with("kernel/") => Ok(module.into()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+    }
+
+    /// The modules for `hardware`, as paths in the initrd or as contents, where the initrd has `present`.
+    fn chosen(present: &[&str], hardware: &[Hardware]) -> Result<Vec<String>, String> {
+        let index = Index::parse(&|name| match name {
+            "modules.dep" => Some(DEP.into()),
+            "modules.alias" => Some(ALIAS.into()),
+            _ => None,
+        });
+        let present = present.iter().map(ToString::to_string).collect();
+        let initrd =
+            ModuleTree { index: index.unwrap(), dir: "/lib/modules/6.1".into(), present: Some(present) };
+        let plan = Plan { roots: vec!["root".into()], ..plan() };
+        let modules = choose(&plan, &OneRoot, hardware, &[], "6.1", &initrd);
+        let text = |module| match module {
+            Module::InInitrd { path } => path,
+            Module::FromRoot { name, contents } => format!("{name}={}", String::from_utf8_lossy(&contents)),
+        };
+        modules.map(|modules| modules.into_iter().map(text).collect()).map_err(|error| error.to_string())
+    }
+
+    fn card(modalias: &str, is_optional: bool) -> Hardware {
+        let chain = vec![device(modalias, None, None)];
+        Hardware { kind: "network card", name: "eth0".into(), chain, is_optional }
+    }
+
+    /// Modules are the initrd's own where it has them, and the root's elsewhere; needs come first.
+    #[test]
+    fn modules_of_both() {
+        assert_eq!(
+            chosen(&["fuse", "loop", "failover"], &[card("virtio:net", false)]).unwrap(),
+            [
+                "/lib/modules/6.1/kernel/fuse.ko",
+                "/lib/modules/6.1/kernel/loop.ko",
+                "/lib/modules/6.1/kernel/failover.ko",
+                "net_failover=kernel/net_failover.ko",
+                "virtio_net=kernel/virtio_net.ko"
+            ]
+        );
+    }
+
+    /// A driver that is nowhere ends the boot, unless the target can do without the hardware.
+    #[test]
+    fn missing_driver() {
+        let error = chosen(&["fuse", "loop"], &[card("pci:other", false)]).unwrap_err();
+        assert!(error.contains("lacks a driver for the network card eth0 (pci:other)"), "{error}");
+        assert_eq!(chosen(&["fuse", "loop"], &[card("pci:other", true)]).unwrap().len(), 2);
+    }
 
     fn device(modalias: &str, driver: Option<&str>, module: Option<&str>) -> Device {
         Device {
