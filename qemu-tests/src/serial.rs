@@ -67,10 +67,11 @@ impl Serial {
             if let Some(found) = look(&mut said) {
                 return Ok(found);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
             if said.ended {
                 return Err(Silence::MachineEnded);
             }
+
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Silence::TimeOver);
             }
