@@ -205,6 +205,7 @@ fn compare(
     let touched: HashSet<u64> =
         reads.iter().flat_map(|(at, size)| at / BLOCK..=(at + *size as u64 - 1) / BLOCK).collect();
     let wire = touched.len() as f64 * BLOCK as f64 / (megabits as f64 * 125_000.0);
+
     println!(
         "\n{what}: {} reads in {} blocks; {round_trip} ms, {megabits} Mbit/s; the wire's limit is {wire:.2} s",
         reads.len(),

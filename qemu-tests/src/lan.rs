@@ -189,8 +189,10 @@ fn udhcpd(number: u8, seconds: u32, dir: &Path) -> Command {
         format!("option lease {seconds}\n"),
     ]
     .join("\n");
+
     fs::write(dir.join("udhcpd.conf"), settings).expect("writing udhcpd.conf");
     fs::write(dir.join("leases"), "").expect("writing an empty lease file");
+
     let mut command = bounded();
     command.args(["/bin/busybox", "udhcpd", "-f"]).arg(dir.join("udhcpd.conf"));
     command
@@ -200,6 +202,7 @@ fn udhcpd(number: u8, seconds: u32, dir: &Path) -> Command {
 fn dnsmasq(number: u8, range: &str) -> Command {
     // With IPv4 the web server is not on the network itself, but behind its router.
     let address = if range.starts_with("10.") { "10.0.2.2".into() } else { format!("fd77:{number}::1") };
+
     let mut command = bounded();
     command
         .args([

@@ -267,6 +267,13 @@ impl Machine {
         })
     }
 
+    /// Waits until QEMU ends by itself, as it does when the machine is off or restarts, for `seconds` at most.
+    pub fn expect_end(&mut self, seconds: u64) {
+        // Nothing is looked for, so that only the end of the serial line or of the time is left.
+        let silence = self.serial.wait::<()>(Duration::from_secs(seconds), |_| None).unwrap_err();
+        assert_eq!(silence, Silence::MachineEnded, "the machine is still on after {seconds} s");
+    }
+
     fn fail(&self, what: &str, seconds: u64, silence: Silence) -> ! {
         match silence {
             Silence::MachineEnded => panic!("the machine ended before there was {what}"),

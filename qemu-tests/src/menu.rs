@@ -2,17 +2,22 @@
 //! the line that Enter would choose in reverse video.
 
 use crate::machine::Machine;
+use std::collections::BTreeSet;
 
 const DOWN: &str = "\x1b[B";
 const ENTER: &str = "\r";
 const ESCAPE: &str = "\x1b";
-/// Deletes the whole text in the agent's editor (Ctrl-U).
+/// Ctrl-U, which deletes the whole text in the agent's editor.
 const CLEAR: &str = "\x15";
+
+/// The cursor of the agent's editor.
+const CURSOR: char = '_';
 
 /// Seconds for one key to show its effect, on a busy machine.
 const STEP: u64 = 60;
 
-/// A mark that was seen so often has gone round the menu twice.
+/// The mark goes round the menu twice before an item is given up: a message of the kernel may have spoilt a
+/// label once.
 const ROUNDS: usize = 3;
 
 /// A menu that the machine shows; see [`Machine::menu`].
@@ -38,7 +43,8 @@ impl<'a> Menu<'a> {
         let mut seen = vec![self.marked_other_than(None)];
         while let Some(label) = seen.last().filter(|label| !label.contains(words)) {
             let rounds = seen.iter().filter(|other| *other == label).count();
-            assert!(rounds < ROUNDS, "no item of the menu says \"{words}\"; they are {seen:#?}");
+            let items: BTreeSet<&String> = seen.iter().collect();
+            assert!(rounds < ROUNDS, "no item of the menu says \"{words}\"; they are {items:#?}");
 
             self.machine.press(DOWN);
             let next = self.marked_other_than(seen.last());
@@ -89,6 +95,3 @@ impl<'a> Menu<'a> {
         });
     }
 }
-
-/// The agent's editor shows where the next letter goes.
-const CURSOR: char = '_';

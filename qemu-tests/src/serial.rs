@@ -44,10 +44,12 @@ impl Serial {
             loop {
                 let length = line.read(&mut buffer).unwrap_or(0);
                 let mut said = reading.state.lock().unwrap();
-                said.hear(&String::from_utf8_lossy(&buffer[..length]));
-                said.ended = length == 0;
+                match length {
+                    0 => said.end(),
+                    _ => said.hear(&String::from_utf8_lossy(&buffer[..length])),
+                }
                 reading.changed.notify_all();
-                if length == 0 {
+                if said.ended {
                     return;
                 }
             }
@@ -67,10 +69,11 @@ impl Serial {
             if let Some(found) = look(&mut said) {
                 return Ok(found);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
             if said.ended {
                 return Err(Silence::MachineEnded);
             }
+
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Silence::TimeOver);
             }
@@ -113,6 +116,15 @@ impl Said {
             }
         }
     }
+
+    /// The machine ended. Messages of the kernel that still wait for the end of a line, such as a shell's
+    /// prompt, come after it.
+    fn end(&mut self) {
+        let interruptions = std::mem::take(&mut self.interruptions);
+        self.text.push('\n');
+        self.text.push_str(&interruptions);
+        self.ended = true;
+    }
 }
 
 /// The place in `line` where a message of the kernel begins: `[    5.826097] IPv6: ...`.
@@ -141,6 +153,15 @@ mod tests {
             said.text,
             "# echo begin\nbegin\n[    4.361545] IPv6: eth0: link becomes ready\nend\n[    4.5] x\n"
         );
+    }
+
+    /// At a power-off they come after a shell's prompt, and no further line ends that.
+    #[test]
+    fn the_kernels_last_messages_are_heard() {
+        let mut said = Said::default();
+        said.hear("root@vm:~# [   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n");
+        said.end();
+        assert_eq!(said.text, "root@vm:~# \n[   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n");
     }
 
     #[test]

@@ -45,13 +45,14 @@ impl Terminal {
         text.chars().for_each(|letter| self.character(letter));
     }
 
-    /// The rows, without the blanks at their ends.
+    /// The rows, without blanks and empty rows at their ends.
     pub(crate) fn text(&self) -> String {
         let row = |cells: &[Cell; COLUMNS]| {
             let row: String = cells.iter().map(|cell| cell.letter).collect();
             row.trim_end().to_owned() + "\n"
         };
-        self.cells.iter().map(row).collect()
+        let rows: String = self.cells.iter().map(row).collect();
+        rows.trim_end().to_owned()
     }
 
     /// The text in reverse video, a string for each row that has some; `None` in the middle of drawing it.
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(terminal.marked(), None, "it is being drawn");
         terminal.show("ora\x1b[m\r\n\r\nArrows and Enter choose\r\n");
         assert_eq!(terminal.marked().unwrap(), ["  Fedora"]);
-        assert!(terminal.text().starts_with("InetBoot\n\n  Debian\n  Fedora\n"));
+        assert!(terminal.text().starts_with("InetBoot\n\n  Debian\n  Fedora\n\nArrows"));
     }
 
     /// As GRUB moves the mark: it draws both lines anew, in their places.
@@ -167,6 +168,6 @@ mod tests {
         terminal.show("\r\ny");
         assert_eq!(terminal.text().lines().nth(1), Some("y"));
         terminal.show(&"\r\n".repeat(ROWS));
-        assert_eq!(terminal.text().trim(), "");
+        assert_eq!(terminal.text(), "");
     }
 }

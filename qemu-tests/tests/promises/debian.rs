@@ -75,6 +75,7 @@ fn debian_boots_and_survives_an_outage() {
     promise("the machine powers off and does not hang on its root", || {
         machine.type_line("poweroff");
         machine.expect("reboot: Power down", LONG);
+        machine.expect_end(60);
     });
 
     promise("the ISO was not changed", || assert_eq!(digest(), before));

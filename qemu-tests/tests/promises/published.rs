@@ -71,10 +71,12 @@ impl Mirrors {
             assert!(first.contains("[8/8] kexec"), "it went another way");
             assert!(first.contains(trust), "\"{trust}\" was not said");
         });
+
         promise("the boot goes on while the honest mirror is gone", || {
             self.dies.set_down(true);
             machine.log_in(LONG);
         });
+
         promise("the receipt says how far the image is trusted, and which mirror had wrong bytes", || {
             let receipt = machine.run("cat /run/inetboot/receipt.json", LONG);
             assert!(receipt.contains(&format!("\"trust\": \"{trust}\"")), "{receipt}");
