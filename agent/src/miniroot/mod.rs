@@ -128,7 +128,7 @@ pub struct Rebuilt {
 /// Makes the payload for `plan`: its kernel, its initrd with our overlay, its command line. The target
 /// will drive `hardware`, or the boot stops here and says which driver is missing.
 ///
-/// What does not fit into `memory` is refused before it is fetched. `inetbootctl predict` computes the
+/// A payload that does not fit into `memory` is refused before it is fetched. `inetbootctl predict` computes the
 /// payload of another machine and gives none.
 pub fn rebuild(
     plan: &Plan,

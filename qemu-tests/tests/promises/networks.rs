@@ -45,7 +45,7 @@ fn ipv6_slaac_and_again_on_retry() {
     server.misbehave(|_, _| None);
     promise("the second attempt has an address by router advertisement, too", || {
         let said = report(&mut machine);
-        assert!(said.contains("an IPv6 address as routers say"), "{said}");
+        assert!(said.contains("an IPv6 address by router advertisement"), "{said}");
         assert!(said.contains(&format!("witness: address6 {}", lan.net6())), "{said}");
     });
     check_second_life_reads(&mut machine);
