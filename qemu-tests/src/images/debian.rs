@@ -1,10 +1,15 @@
-//! Debian: the idle live ISO of `scripts/idle-iso`, the installer's netboot files, an installed disk.
+//! Debian: the live ISO that live-build makes, the idle one of `scripts/idle-iso`, the installer's netboot files, an installed disk.
 
 use crate::images::{cache_key, family};
 use crate::repository::{program, run, script, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+/// The live ISO as Debian's live-build makes it.
+pub fn live_build() -> PathBuf {
+    PathBuf::from(script("live-iso"))
+}
 
 /// The live ISO whose units and drivers are masked, so that it boots quickly under emulation.
 pub fn debian() -> PathBuf {
