@@ -1,4 +1,4 @@
-//! Debian: the live ISO of `scripts/debian-iso`, the installer's netboot files, an installed disk.
+//! Debian: the live ISO that live-build makes, the idle one of `scripts/idle-iso`, the installer's netboot files, an installed disk.
 
 use crate::images::{cache_key, family};
 use crate::repository::{program, run, script, text};
@@ -6,10 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The live ISO.
+/// The live ISO as Debian's live-build makes it.
+pub fn live_build() -> PathBuf {
+    PathBuf::from(script("live-iso"))
+}
+
+/// The live ISO whose units and drivers are masked, so that it boots quickly under emulation.
 pub fn debian() -> PathBuf {
     static ISO: OnceLock<PathBuf> = OnceLock::new();
-    ISO.get_or_init(|| PathBuf::from(script("debian-iso"))).clone()
+    ISO.get_or_init(|| PathBuf::from(script("idle-iso"))).clone()
 }
 
 /// The live ISO with a second squashfs, which has the file `etc/second` alone; cached beside it.

@@ -14,7 +14,7 @@ mod knoppix;
 mod witness;
 
 pub use casper::{Casper, casper};
-pub use debian::{debian, debian_in_layers, installed_disk, netboot};
+pub use debian::{debian, debian_in_layers, installed_disk, live_build, netboot};
 pub use fedora::{Fedora, fedora};
 pub use knoppix::knoppix;
 pub use witness::{Extra, Flaw, Root, Witness, numbers, witness};

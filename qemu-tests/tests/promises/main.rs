@@ -6,6 +6,7 @@ mod artefacts;
 mod cache;
 mod debian;
 mod families;
+mod live_build;
 mod loaders;
 mod measured;
 mod networks;
