@@ -44,6 +44,8 @@ pub const FAMILY: Family = Family {
         // Writes "manual" for our card into /etc/network/interfaces, which ifupdown and
         // NetworkManager take as "hands off".
         "nodhcp",
+        // live-tools would ask at shutdown to remove the medium, and wait for Enter.
+        "noeject",
     ],
     modules: &["isofs", "squashfs", "overlay"],
     premount: None,

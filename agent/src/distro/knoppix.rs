@@ -19,7 +19,10 @@ pub const FAMILY: Family = Family {
         // Other ways to find the medium; and, the last two, what would read the whole image.
         "bootfrom", "fromdvd", "fromhd", "tohd", "toram",
     ],
-    add: &[],
+    add: &[
+        // It would ask at shutdown to remove the medium, and wait for Enter (KNOPPIX' cheat codes).
+        "noeject", "noprompt",
+    ],
     modules: &["isofs"],
     // Its search for devices skips loop devices; what is mounted there already it takes.
     premount: Some("/mnt-system"),

@@ -53,7 +53,7 @@ fn second_life_finds_the_cd() {
     let cmdline = line(&said, "cmdline");
     assert!(
         cmdline.starts_with(
-            "rdinit=/inetboot live-media=/dev/loop0 nodhcp boot=live witness=1 console=ttyS0 first=1 \"a b\" last=2"
+            "rdinit=/inetboot live-media=/dev/loop0 nodhcp noeject boot=live witness=1 console=ttyS0 first=1 \"a b\" last=2"
         ),
         "{cmdline}"
     );
