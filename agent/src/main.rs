@@ -10,7 +10,7 @@ use inetboot::base::step::{Journal, Step};
 use inetboot::config::{Config, OnFailure, TpmPolicy};
 use inetboot::formats::handoff::Handoff;
 use inetboot::formats::receipt::{Cost, Receipt};
-use inetboot::lives::{last_words, second, unaided};
+use inetboot::lives::{last_words, second, shutdown, unaided};
 use inetboot::machine::drivers::{self, device_chain};
 use inetboot::machine::memory::Memory;
 use inetboot::measure::{self, Agent, Ledger};
@@ -48,6 +48,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     never_panic();
+    if std::env::args().next().as_deref() == Some(shutdown::PROGRAM) {
+        console::open();
+        shutdown::finish(std::env::args().nth(1).as_deref());
+    }
     drivers::mount_all(Path::new("/"));
     console::open();
     let mut pause = RETRY_AFTER;

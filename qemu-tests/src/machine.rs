@@ -353,6 +353,15 @@ impl Machine {
         self.serial.state.lock().unwrap().text.clone()
     }
 
+    /// Wait until QEMU ends by itself, as it does when the machine is off, for `seconds` at most.
+    pub fn has_ended(&self, seconds: u64) {
+        let serial = self.serial.state.lock().unwrap();
+        let limit = Duration::from_secs(seconds);
+        let (serial, _) =
+            self.serial.changed.wait_timeout_while(serial, limit, |serial| !serial.ended).unwrap();
+        assert!(serial.ended, "the machine is still on.\n{}", tail(&serial.text, SERIAL_TAIL));
+    }
+
     /// How long it has been running.
     pub fn age(&self) -> Duration {
         self.started.elapsed()

@@ -2,4 +2,5 @@
 
 pub mod last_words;
 pub mod second;
+pub mod shutdown;
 pub mod unaided;

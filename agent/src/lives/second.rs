@@ -18,6 +18,7 @@ use crate::formats::eventlog::{EventLog, LogError};
 use crate::formats::handoff::{self, Handoff, HandoffError};
 use crate::formats::receipt::{Cost, Receipt};
 use crate::formats::statement::{Evidence, Statement, of_serving};
+use crate::lives::shutdown;
 use crate::machine::{clock, drivers};
 use crate::measure::Ledger;
 use crate::medium::{self, MediumError};
@@ -299,6 +300,7 @@ pub fn server() -> Result<Infallible, Failure> {
     hand_over();
     let network = Arc::new(network);
     keep_network(&network, since_handoff + handoff.lease_age);
+    shutdown::watch(image.source());
     if access.localise {
         localise(&image);
     }
@@ -455,6 +457,7 @@ fn keep_notes(mut receipt: Receipt, image: &Image, log: Option<EventLog>, networ
         dropins::for_link(network.link.mac, network.link.index, &network.leases)
             .into_iter()
             .map(|DropIn { path, text }| (Note::new(path), text))
+            .chain(shutdown::UNITS.map(|(path, text)| (Note::new(path), text.to_owned())))
             .collect();
     let start = Instant::now();
     loop {

@@ -9,6 +9,7 @@ mod kept;
 mod loaders;
 mod measured;
 mod networks;
+mod poweroff;
 mod published;
 mod says_why_it_fails;
 mod secure_boot;

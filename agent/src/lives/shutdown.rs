@@ -1,0 +1,262 @@
+//! Shutdown of a target whose root file system we serve.
+//!
+//! systemd cannot unmount the root that it runs from; an initrd has to do that. Where
+//! `/run/initramfs/shutdown` is executable, systemd-shutdown makes `/run/initramfs` its root, with the
+//! old root at `/oldroot`, and becomes `/shutdown VERB` (systemd's "The initrd Interface"). So:
+//!
+//! * systemd holds a FIFO open for each kind of shutdown ([`UNITS`]) and closes it when that begins;
+//! * the server, which reads the FIFOs, then puts this program into `/run/initramfs` ([`watch`]);
+//! * this program, as process 1, unmounts the old root, ends the server and turns the machine off
+//!   ([`finish`]).
+//!
+//! Nothing is mounted before a shutdown begins: dracut keeps mounts of its own in `/run/initramfs`.
+//!
+//! A shutdown may wait for the served disk, e.g. for the pages of systemd-shutdown itself. Where the web
+//! server is gone that wait has no end, and the server turns the machine off by itself. Hence nothing here
+//! reads the served disk, and every step that may block has a thread of its own or a limit.
+
+use crate::base::console;
+use crate::source::Source;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Access, access};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::system::{RebootCommand, reboot};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// The argv\[0\] by which systemd-shutdown starts this program.
+pub const PROGRAM: &str = "/shutdown";
+
+/// Files below the target's `/run` that make its systemd hold the FIFOs: path and contents.
+///
+/// They lie in `system.attached`, because a directory `systemd/system` tells programs that systemd runs
+/// (sd_booted(3)). Without default dependencies a socket is stopped as soon as its target is to start.
+pub const UNITS: [(&str, &str); 3] = [
+    (
+        "systemd/system.attached/inetboot@.socket",
+        "# Written by InetBoot, which serves the root file system.\n\
+         [Unit]\nDescription=Tells InetBoot that %i.target starts\nDefaultDependencies=no\n\
+         IgnoreOnIsolate=yes\nConflicts=%i.target\n\n\
+         [Socket]\nListenFIFO=/run/inetboot/shutdown/%i\nSocketMode=0600\nRemoveOnStop=yes\n",
+    ),
+    (
+        "systemd/system.attached/inetboot@.service",
+        "# Written by InetBoot: never started, but a socket unit needs a service.\n\
+         [Unit]\nDescription=Nothing\nDefaultDependencies=no\n\n\
+         [Service]\nType=oneshot\nExecStart=/bin/true\n",
+    ),
+    (
+        "systemd/system.attached/sysinit.target.d/90-inetboot.conf",
+        "# Written by InetBoot, which serves the root file system.\n\
+         [Unit]\nWants=inetboot@poweroff.socket inetboot@reboot.socket inetboot@halt.socket \
+         inetboot@kexec.socket\n",
+    ),
+];
+
+/// The FIFOs, in the server's view of the target.
+const FIFOS: &str = "/proc/1/root/run/inetboot/shutdown";
+
+/// Kinds of shutdown: systemd's verb, which is also the name of its target and of our FIFO, and what is
+/// asked of the kernel.
+const VERBS: [(&str, RebootCommand); 4] = [
+    ("poweroff", RebootCommand::PowerOff),
+    ("reboot", RebootCommand::Restart),
+    ("halt", RebootCommand::Halt),
+    ("kexec", RebootCommand::Kexec),
+];
+
+/// Where systemd-shutdown looks for the program, and where the old root is afterwards.
+const INITRD: &str = "/run/initramfs";
+const SHUTDOWN: &str = "/run/initramfs/shutdown";
+const OLD_ROOT: &str = "/oldroot";
+
+/// How often it is looked whether systemd has opened the FIFOs.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Between the end of a FIFO and its removal.
+const REMOVAL: Duration = Duration::from_millis(200);
+
+/// How long the web server may be gone during a shutdown before the shutdown is cut short.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A shutdown that takes longer than this was called off.
+const CALLED_OFF: Duration = Duration::from_secs(600);
+
+/// How long the last unmounting and writing may take.
+const LAST_STEPS: Duration = Duration::from_secs(10);
+
+/// Between two looks at something that ends soon.
+const SOON: Duration = Duration::from_millis(20);
+
+/// Wait in a thread for shutdowns, prepare the target for their end, and see that they end: for ever.
+pub fn watch(source: &Arc<dyn Source>) {
+    let source = Arc::clone(source);
+    start("shutdown", move || {
+        loop {
+            let Some((verb, command)) = next_shutdown() else {
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            };
+
+            // The target's file systems are used there, and that may block.
+            start("exit", || {
+                if let Err(error) = prepare() {
+                    console::say(&format!("  the shutdown cannot unmount the root: {error}"));
+                }
+            });
+
+            if is_stuck(&*source) {
+                console::say_loud(&format!("the web server is gone, so {verb} does not wait for it any more"));
+                within(LAST_STEPS, || {
+                    rustix::fs::sync();
+                    // Remounts what is still writable, e.g. a local disk (sysrq.rst).
+                    let _ = fs::write("/proc/sysrq-trigger", "u");
+                    std::thread::sleep(Duration::from_secs(1));
+                });
+                leave(command);
+            }
+        }
+    });
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+        console::say_loud(&format!("no thread for {name}: {error}"));
+    }
+}
+
+/// Wait until systemd closes one of the FIFOs and removes it; `None` where they are not there.
+fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
+    let path = |verb: &str| Path::new(FIFOS).join(verb);
+    let open = |verb| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path(verb)).ok();
+    let fifos = VERBS.iter().map(|(verb, _)| open(verb)).collect::<Option<Vec<File>>>()?;
+    let mut polled: Vec<PollFd<'_>> = fifos.iter().map(|fifo| PollFd::new(fifo, PollFlags::IN)).collect();
+
+    poll(&mut polled, None).ok()?;
+    std::thread::sleep(REMOVAL);
+    let is_over = |(polled, (verb, _)): &(&PollFd<'_>, &(&str, _))| {
+        polled.revents().contains(PollFlags::HUP) && !path(verb).exists()
+    };
+    polled.iter().zip(&VERBS).find(is_over).map(|(_, kind)| *kind)
+}
+
+/// Put this program where systemd-shutdown looks for it, unless the target's own initrd left one.
+fn prepare() -> io::Result<()> {
+    let mut program = File::open("/proc/self/exe")?;
+    // This thread alone moves to where the target's file systems are mounted.
+    unshare(CloneFlags::CLONE_FS)?;
+    setns(File::open("/proc/1/ns/mnt")?, CloneFlags::CLONE_NEWNS)?;
+    if access(SHUTDOWN, Access::EXEC_OK).is_ok() {
+        return Ok(());
+    }
+
+    // A mount of its own, because /run may be noexec and because pivot_root(2) asks for one.
+    fs::create_dir_all(INITRD)?;
+    mount("inetboot", INITRD, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755,size=8m"))?;
+    let new = format!("{SHUTDOWN}.new");
+    let mut copy = File::create_new(&new)?;
+    io::copy(&mut program, &mut copy)?;
+    copy.set_permissions(fs::Permissions::from_mode(0o755))?;
+    drop(copy);
+    fs::rename(new, SHUTDOWN)
+}
+
+/// Wait until a shutdown is held up because the web server is gone; false where it was called off.
+fn is_stuck(source: &dyn Source) -> bool {
+    let begun = Instant::now();
+    let mut gone_since = None;
+    while begun.elapsed() < CALLED_OFF {
+        std::thread::sleep(Duration::from_secs(1));
+        if source.trouble().is_none() {
+            gone_since = None;
+        } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+            return true;
+        }
+    }
+    false
+}
+
+/// Process 1 after systemd-shutdown: unmount the old root, end the server and everything else, and leave
+/// by `verb`.
+pub fn finish(verb: Option<&str>) -> ! {
+    let command = VERBS.iter().find(|(name, _)| Some(*name) == verb);
+    within(LAST_STEPS, || {
+        // Lazily, and with all that is mounted below: the overlay needs the squashfs, and that the image.
+        let unmounted = unmount(OLD_ROOT, UnmountFlags::DETACH);
+        end_all_others();
+        rustix::fs::sync();
+        match unmounted {
+            Ok(()) if !is_attached() => console::say("the root file system is unmounted"),
+            Ok(()) => console::say("the image is still in use"),
+            Err(error) => console::say(&format!("cannot unmount {OLD_ROOT}: {error}")),
+        }
+    });
+
+    // systemd's "exit" is for containers.
+    leave(command.map_or(RebootCommand::PowerOff, |(_, command)| *command));
+    // There is no kernel to restart into.
+    leave(RebootCommand::Restart);
+    loop {
+        std::thread::sleep(CALLED_OFF);
+    }
+}
+
+/// Kill every process but this one, which inherits and reaps them all.
+fn end_all_others() {
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(SOON),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whether the image is still a block device: it is one for as long as the server or a mount needs it.
+fn is_attached() -> bool {
+    Path::new("/sys/block/loop0/loop/backing_file").exists()
+}
+
+/// Do `work` in a thread, and wait for its end, but no longer than `limit`.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let (sender, ended) = mpsc::channel();
+    start("last steps", move || {
+        work();
+        let _ = sender.send(());
+    });
+    let _ = ended.recv_timeout(limit);
+}
+
+/// Ask the kernel to end; returns only where it refuses.
+fn leave(command: RebootCommand) {
+    if let Err(error) = reboot(command) {
+        console::say_loud(&format!("the kernel does not leave: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each verb has a FIFO that systemd opens, or none would be waited for.
+    #[test]
+    fn every_verb_is_wanted() {
+        let (_, wants) = UNITS[2];
+        for (verb, _) in VERBS {
+            assert!(wants.contains(&format!("inetboot@{verb}.socket")), "{verb}");
+        }
+        let (_, socket) = UNITS[0];
+        let dir = FIFOS.strip_prefix("/proc/1/root").unwrap();
+        assert!(socket.contains(&format!("ListenFIFO={dir}/%i\n")), "{socket}");
+    }
+}
