@@ -36,11 +36,15 @@ use std::time::{Duration, Instant};
 /// The argv\[0\] by which systemd-shutdown starts this program.
 pub const PROGRAM: &str = "/shutdown";
 
-/// Files below the target's `/run` that make its systemd hold the FIFOs: path and contents.
+/// Files below the target's `/run` for its systemd: path and contents.
+///
+/// The first three make it hold the FIFOs. Without default dependencies a socket is stopped as soon as its
+/// target is to start. The others are about the mounted image, where live-boot, casper and KNOPPIX keep
+/// it: systemd would try to unmount it before the root, which needs it, and say that this failed.
 ///
 /// They lie in `system.attached`, because a directory `systemd/system` tells programs that systemd runs
-/// (sd_booted(3)). Without default dependencies a socket is stopped as soon as its target is to start.
-pub const UNITS: [(&str, &str); 3] = [
+/// (sd_booted(3)).
+pub const UNITS: [(&str, &str); 6] = [
     (
         "systemd/system.attached/inetboot@.socket",
         "# Written by InetBoot, which serves the root file system.\n\
@@ -60,7 +64,14 @@ pub const UNITS: [(&str, &str); 3] = [
          [Unit]\nWants=inetboot@poweroff.socket inetboot@reboot.socket inetboot@halt.socket \
          inetboot@kexec.socket\n",
     ),
+    ("systemd/system.attached/run-live-medium.mount.d/90-inetboot.conf", LEAVE_MOUNTED),
+    ("systemd/system.attached/cdrom.mount.d/90-inetboot.conf", LEAVE_MOUNTED),
+    ("systemd/system.attached/mnt\\x2dsystem.mount.d/90-inetboot.conf", LEAVE_MOUNTED),
 ];
+
+/// A mount that systemd does not stop at shutdown.
+const LEAVE_MOUNTED: &str = "# Written by InetBoot: the root file system needs this mount to the end.\n\
+                             [Unit]\nDefaultDependencies=no\n";
 
 /// The FIFOs, in the server's view of the target.
 const FIFOS: &str = "/proc/1/root/run/inetboot/shutdown";
@@ -248,7 +259,7 @@ fn leave(command: RebootCommand) {
 mod tests {
     use super::*;
 
-    /// Each verb has a FIFO that systemd opens, or none would be waited for.
+    /// Each verb has a FIFO that systemd opens: without one of them no shutdown would be noticed.
     #[test]
     fn every_verb_is_wanted() {
         let (_, wants) = UNITS[2];
