@@ -23,8 +23,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, access, accessat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::fchdir;
 use rustix::system::{RebootCommand, reboot};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -38,8 +39,9 @@ pub const PROGRAM: &str = "/shutdown";
 
 /// Files below the target's `/run` for its systemd: path and contents.
 ///
-/// The first three make it hold the FIFOs. Without default dependencies a socket is stopped as soon as its
-/// target is to start. The others are about the mounted image, where live-boot, casper and KNOPPIX keep
+/// The first three make it hold the FIFOs. Without default dependencies, and outside the slice that a
+/// template gets for its own, a socket is stopped as soon as its target is to start, and by nothing else.
+/// The others are about the mounted image, where live-boot, casper and KNOPPIX keep
 /// it: systemd would try to unmount it before the root, which needs it, and say that this failed.
 ///
 /// They lie in `system.attached`, because a directory `systemd/system` tells programs that systemd runs
@@ -50,13 +52,14 @@ pub const UNITS: [(&str, &str); 6] = [
         "# Written by InetBoot, which serves the root file system.\n\
          [Unit]\nDescription=Tells InetBoot that %i.target starts\nDefaultDependencies=no\n\
          IgnoreOnIsolate=yes\nConflicts=%i.target\n\n\
-         [Socket]\nListenFIFO=/run/inetboot/shutdown/%i\nSocketMode=0600\nRemoveOnStop=yes\n",
+         [Socket]\nListenFIFO=/run/inetboot/shutdown/%i\nSocketMode=0600\nRemoveOnStop=yes\n\
+         Slice=system.slice\n",
     ),
     (
         "systemd/system.attached/inetboot@.service",
         "# Written by InetBoot: never started, but a socket unit needs a service.\n\
          [Unit]\nDescription=Nothing\nDefaultDependencies=no\n\n\
-         [Service]\nType=oneshot\nExecStart=/bin/true\n",
+         [Service]\nType=oneshot\nExecStart=/bin/true\nSlice=system.slice\n",
     ),
     (
         "systemd/system.attached/sysinit.target.d/90-inetboot.conf",
@@ -85,10 +88,13 @@ const VERBS: [(&str, RebootCommand); 4] = [
     ("kexec", RebootCommand::Kexec),
 ];
 
-/// Where systemd-shutdown looks for the program, and where the old root is afterwards.
+/// Where systemd-shutdown looks for the program.
 const INITRD: &str = "/run/initramfs";
 const SHUTDOWN: &str = "/run/initramfs/shutdown";
-const OLD_ROOT: &str = "/oldroot";
+
+/// The image as a block device, and what that has for as long as it is attached to the image.
+const DEVICE: &str = "/sys/block/loop0";
+const ATTACHED: &str = "loop/backing_file";
 
 /// How often it is looked whether systemd has opened the FIFOs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -96,7 +102,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between the end of a FIFO and its removal.
 const REMOVAL: Duration = Duration::from_millis(200);
 
-/// How long the web server may be gone during a shutdown before the shutdown is cut short.
+/// How long a shutdown may wait for a web server that is gone before it is cut short.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A shutdown that takes longer than this was called off.
@@ -126,7 +132,9 @@ pub fn watch(source: &Arc<dyn Source>) {
             });
 
             if is_stuck(&*source) {
-                console::say_loud(&format!("the web server is gone, so {verb} does not wait for it any more"));
+                console::say_loud(&format!(
+                    "the web server is gone, so {verb} does not wait for it any more"
+                ));
                 within(LAST_STEPS, || {
                     rustix::fs::sync();
                     // Remounts what is still writable, e.g. a local disk (sysrq.rst).
@@ -152,12 +160,10 @@ fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
     let fifos = VERBS.iter().map(|(verb, _)| open(verb)).collect::<Option<Vec<File>>>()?;
     let mut polled: Vec<PollFd<'_>> = fifos.iter().map(|fifo| PollFd::new(fifo, PollFlags::IN)).collect();
 
+    // Nothing is ever written to them: what ends this is a hang-up.
     poll(&mut polled, None).ok()?;
     std::thread::sleep(REMOVAL);
-    let is_over = |(polled, (verb, _)): &(&PollFd<'_>, &(&str, _))| {
-        polled.revents().contains(PollFlags::HUP) && !path(verb).exists()
-    };
-    polled.iter().zip(&VERBS).find(is_over).map(|(_, kind)| *kind)
+    VERBS.into_iter().find(|(verb, _)| !path(verb).exists())
 }
 
 /// Put this program where systemd-shutdown looks for it, unless the target's own initrd left one.
@@ -184,16 +190,28 @@ fn prepare() -> io::Result<()> {
 /// Wait until a shutdown is held up because the web server is gone; false where it was called off.
 fn is_stuck(source: &dyn Source) -> bool {
     let begun = Instant::now();
-    let mut gone_since = None;
+    let mut stuck_since = None;
     while begun.elapsed() < CALLED_OFF {
         std::thread::sleep(Duration::from_secs(1));
-        if source.trouble().is_none() {
-            gone_since = None;
-        } else if gone_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
+        if source.trouble().is_none() || !is_disk_awaited() {
+            stuck_since = None;
+        } else if stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
             return true;
         }
     }
     false
+}
+
+/// Whether any process waits for a disk. What only we fetch ahead holds no shutdown up.
+fn is_disk_awaited() -> bool {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    blocked(&stat) > 0
+}
+
+/// The processes that wait for I/O, of `/proc/stat` (proc(5)).
+fn blocked(stat: &str) -> u32 {
+    let count = stat.lines().find_map(|line| line.strip_prefix("procs_blocked "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Process 1 after systemd-shutdown: unmount the old root, end the server and everything else, and leave
@@ -201,14 +219,17 @@ fn is_stuck(source: &dyn Source) -> bool {
 pub fn finish(verb: Option<&str>) -> ! {
     let command = VERBS.iter().find(|(name, _)| Some(*name) == verb);
     within(LAST_STEPS, || {
-        // Lazily, and with all that is mounted below: the overlay needs the squashfs, and that the image.
-        let unmounted = unmount(OLD_ROOT, UnmountFlags::DETACH);
+        let device = File::open(DEVICE);
+        let unmounted = unmount_all();
         end_all_others();
         rustix::fs::sync();
+        // It is a block device for as long as the server or a mount needs it.
+        let is_attached =
+            device.is_ok_and(|device| accessat(&device, ATTACHED, Access::EXISTS, AtFlags::empty()).is_ok());
         match unmounted {
-            Ok(()) if !is_attached() => console::say("the root file system is unmounted"),
-            Ok(()) => console::say("the image is still in use"),
-            Err(error) => console::say(&format!("cannot unmount {OLD_ROOT}: {error}")),
+            Ok(()) if is_attached => console::say("the image is still in use"),
+            Ok(()) => console::say("the root file system is unmounted"),
+            Err(error) => console::say(&format!("cannot unmount the root file system: {error}")),
         }
     });
 
@@ -221,6 +242,32 @@ pub fn finish(verb: Option<&str>) -> ! {
     }
 }
 
+/// Unmount the old root and all that its initrd left mounted, in a thread of its own.
+///
+/// Lazily, for the overlay needs the squashfs, and that needs the image: each goes with its last user.
+fn unmount_all() -> io::Result<()> {
+    let namespace = File::open("/proc/self/ns/mnt")?;
+    let proc = File::open("/proc")?;
+    unshare(CloneFlags::CLONE_FS)?;
+
+    // Our root has the old one below it, and goes as well: it hides the initramfs that it is mounted on,
+    // where casper keeps its squashfs files mounted.
+    unmount("/", UnmountFlags::DETACH)?;
+    setns(namespace, CloneFlags::CLONE_NEWNS)?;
+    fchdir(&proc)?;
+    let mounts = fs::read_to_string("thread-self/mountinfo")?;
+    for dir in mount_points(&mounts).iter().rev() {
+        let _ = unmount(*dir, UnmountFlags::DETACH);
+    }
+    Ok(())
+}
+
+/// Where something is mounted on the root, of `/proc/self/mountinfo` (proc(5)), the oldest first.
+fn mount_points(mountinfo: &str) -> Vec<&str> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points.filter(|point| *point != "/").collect()
+}
+
 /// Kill every process but this one, which inherits and reaps them all.
 fn end_all_others() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -231,11 +278,6 @@ fn end_all_others() {
             Err(_) => return,
         }
     }
-}
-
-/// Whether the image is still a block device: it is one for as long as the server or a mount needs it.
-fn is_attached() -> bool {
-    Path::new("/sys/block/loop0/loop/backing_file").exists()
 }
 
 /// Do `work` in a thread, and wait for its end, but no longer than `limit`.
@@ -258,6 +300,21 @@ fn leave(command: RebootCommand) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_on_the_root_are_found() {
+        let mountinfo = "1 1 0:2 / / rw - rootfs none rw\n\
+                         20 1 7:1 / /filesystem.squashfs ro,noatime - squashfs /dev/loop1 ro\n\
+                         22 1 0:30 / /cow rw - tmpfs cow rw\n";
+        assert_eq!(mount_points(mountinfo), ["/filesystem.squashfs", "/cow"]);
+    }
+
+    #[test]
+    fn blocked_processes_are_counted() {
+        assert_eq!(blocked("cpu  1 2 3\nprocs_running 4\nprocs_blocked 2\nsoftirq 5\n"), 2);
+        assert_eq!(blocked("cpu  1 2 3\n"), 0);
+        assert!(fs::read_to_string("/proc/stat").unwrap().contains("\nprocs_blocked "));
+    }
 
     /// Each verb has a FIFO that systemd opens: without one of them no shutdown would be noticed.
     #[test]

@@ -104,7 +104,7 @@ fn debian_powers_off_without_its_server() {
     // asks systemd for the same (systemd(1)).
     machine.run("echo 3 > /proc/sys/vm/drop_caches", LONG, Some(&server));
     machine.type_line("kill -s RTMIN+4 1");
-    machine.expect("the web server is gone", CUT_SHORT + OFF, Some(&server));
+    machine.expect("the web server is gone, so poweroff", CUT_SHORT + OFF, Some(&server));
     machine.expect("reboot: Power down", CUT_SHORT, Some(&server));
     machine.has_ended(OFF);
 }
