@@ -143,6 +143,14 @@ struct SerialState {
 }
 
 impl SerialState {
+    /// The machine is off, and what the kernel said at last, behind a prompt, is not in the middle any more.
+    fn end(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.text.push('\n');
+        self.text.push_str(&held);
+        self.ended = true;
+    }
+
     /// More was said. The kernel speaks whenever it likes, also in the middle of somebody else's line:
     /// then what it said goes behind that line.
     fn hear(&mut self, more: &str) {
@@ -274,7 +282,9 @@ pub fn boot(opts: &Opts) -> Machine {
             let length = stdout.read(&mut buffer).unwrap_or(0);
             let mut state = writing.state.lock().unwrap();
             state.hear(&String::from_utf8_lossy(&buffer[..length]).replace('\r', ""));
-            state.ended = length == 0;
+            if length == 0 {
+                state.end();
+            }
             writing.changed.notify_all();
             if length == 0 {
                 return;
@@ -394,6 +404,18 @@ mod tests {
         assert_eq!(
             serial.text,
             "# echo begin\nbegin\n[    4.361545] IPv6: eth0: link becomes ready\nend\n[    4.5] x\n"
+        );
+    }
+
+    /// A power-off's last words come behind a shell's prompt, and no line of anything else follows them.
+    #[test]
+    fn the_kernels_last_words_are_heard() {
+        let mut serial = SerialState::default();
+        serial.hear("root@vm:~# [   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n");
+        serial.end();
+        assert_eq!(
+            serial.text,
+            "root@vm:~# \n[   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n"
         );
     }
 
