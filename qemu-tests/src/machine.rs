@@ -413,10 +413,7 @@ mod tests {
         let mut serial = SerialState::default();
         serial.hear("root@vm:~# [   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n");
         serial.end();
-        assert_eq!(
-            serial.text,
-            "root@vm:~# \n[   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n"
-        );
+        assert_eq!(serial.text, "root@vm:~# \n[   14.082025] ACPI: PM\n[   14.146095] reboot: Power down\n");
     }
 
     #[test]

@@ -40,11 +40,12 @@ pub const PROGRAM: &str = "/shutdown";
 /// Files below the target's `/run` for its systemd: path and contents.
 ///
 /// The first three make it hold the FIFOs. Without default dependencies, and outside the slice that a
-/// template gets for its own, a socket is stopped as soon as its target is to start, and by nothing else.
-/// The others are about the mounted image, where live-boot, casper and KNOPPIX keep
-/// it: systemd would try to unmount it before the root, which needs it, and say that this failed.
+/// template gets by default, a socket stops as soon as its target is to start, and for no other reason.
 ///
-/// They lie in `system.attached`, because a directory `systemd/system` tells programs that systemd runs
+/// The others are for the mount of the image, where live-boot, casper and KNOPPIX have it. systemd would
+/// unmount it while the root still needs it, and report that this failed.
+///
+/// All lie in `system.attached`, because a directory `systemd/system` tells programs that systemd runs
 /// (sd_booted(3)).
 pub const UNITS: [(&str, &str); 6] = [
     (
@@ -92,14 +93,14 @@ const VERBS: [(&str, RebootCommand); 4] = [
 const INITRD: &str = "/run/initramfs";
 const SHUTDOWN: &str = "/run/initramfs/shutdown";
 
-/// The image as a block device, and what that has for as long as it is attached to the image.
+/// The image as a block device, and a file that it has for as long as it is attached.
 const DEVICE: &str = "/sys/block/loop0";
 const ATTACHED: &str = "loop/backing_file";
 
-/// How often it is looked whether systemd has opened the FIFOs.
+/// The pause between two attempts to open the FIFOs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Between the end of a FIFO and its removal.
+/// systemd closes a FIFO before it removes it; this much later both are done.
 const REMOVAL: Duration = Duration::from_millis(200);
 
 /// How long a shutdown may wait for a web server that is gone before it is cut short.
@@ -111,10 +112,10 @@ const CALLED_OFF: Duration = Duration::from_secs(600);
 /// How long the last unmounting and writing may take.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// Between two looks at something that ends soon.
+/// The pause between two looks for processes that are still ending.
 const SOON: Duration = Duration::from_millis(20);
 
-/// Wait in a thread for shutdowns, prepare the target for their end, and see that they end: for ever.
+/// Start the thread that waits for a shutdown, prepares its end, and cuts it short where it is stuck.
 pub fn watch(source: &Arc<dyn Source>) {
     let source = Arc::clone(source);
     start("shutdown", move || {
@@ -125,16 +126,14 @@ pub fn watch(source: &Arc<dyn Source>) {
             };
 
             // The target's file systems are used there, and that may block.
-            start("exit", || {
+            start("exit initrd", || {
                 if let Err(error) = prepare() {
                     console::say(&format!("  the shutdown cannot unmount the root: {error}"));
                 }
             });
 
             if is_stuck(&*source) {
-                console::say_loud(&format!(
-                    "the web server is gone, so {verb} does not wait for it any more"
-                ));
+                console::say_loud(&format!("the web server is gone: {verb} no longer waits for it"));
                 within(LAST_STEPS, || {
                     rustix::fs::sync();
                     // Remounts what is still writable, e.g. a local disk (sysrq.rst).
@@ -149,7 +148,7 @@ pub fn watch(source: &Arc<dyn Source>) {
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
-        console::say_loud(&format!("no thread for {name}: {error}"));
+        console::say_loud(&format!("cannot start the thread \"{name}\": {error}"));
     }
 }
 
@@ -202,7 +201,7 @@ fn is_stuck(source: &dyn Source) -> bool {
     false
 }
 
-/// Whether any process waits for a disk. What only we fetch ahead holds no shutdown up.
+/// True while any process waits for a disk: what the server fetches ahead holds no shutdown up.
 fn is_disk_awaited() -> bool {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     blocked(&stat) > 0
@@ -262,13 +261,13 @@ fn unmount_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Where something is mounted on the root, of `/proc/self/mountinfo` (proc(5)), the oldest first.
+/// The mount points in `/proc/self/mountinfo` (proc(5)) except the root, the oldest first.
 fn mount_points(mountinfo: &str) -> Vec<&str> {
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
     points.filter(|point| *point != "/").collect()
 }
 
-/// Kill every process but this one, which inherits and reaps them all.
+/// Kill every other process. All are children of this one in the end, and are waited for.
 fn end_all_others() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     loop {
@@ -293,7 +292,7 @@ fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
 /// Ask the kernel to end; returns only where it refuses.
 fn leave(command: RebootCommand) {
     if let Err(error) = reboot(command) {
-        console::say_loud(&format!("the kernel does not leave: {error}"));
+        console::say_loud(&format!("the kernel refused to end: {error}"));
     }
 }
 
