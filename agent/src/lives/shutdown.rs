@@ -222,12 +222,12 @@ pub fn finish(verb: Option<&str>) -> ! {
         let unmounted = unmount_all();
         end_all_others();
         rustix::fs::sync();
-        // It is a block device for as long as the server or a mount needs it.
+        // A driver that lets go of its file by command alone, like cloop, keeps it attached.
         let is_attached =
             device.is_ok_and(|device| accessat(&device, ATTACHED, Access::EXISTS, AtFlags::empty()).is_ok());
+        let image = if is_attached { "" } else { ", and the image is detached" };
         match unmounted {
-            Ok(()) if is_attached => console::say("the image is still in use"),
-            Ok(()) => console::say("the root file system is unmounted"),
+            Ok(()) => console::say(&format!("the root file system is unmounted{image}")),
             Err(error) => console::say(&format!("cannot unmount the root file system: {error}")),
         }
     });
