@@ -6,7 +6,7 @@
 use inetboot::base::console;
 use inetboot::base::failure::Failure;
 use inetboot::lives::last_words::Attempts;
-use inetboot::lives::{Life, Process1, first, panics, second, server, unaided};
+use inetboot::lives::{Life, Process1, first, panics, second, server, shutdown, unaided};
 use inetboot::machine::ledger::Ledger;
 use inetboot::machine::mounts;
 use std::convert::Infallible;
@@ -25,6 +25,11 @@ fn main() -> ExitCode {
             let Err(failure) = server::serve();
             console::say_loud(&failure.sentence());
             ExitCode::FAILURE
+        }
+
+        Life::Shutdown => {
+            console::open();
+            shutdown::finish(std::env::args().nth(1).as_deref())
         }
 
         Life::Stray => {

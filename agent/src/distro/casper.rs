@@ -41,6 +41,8 @@ pub const FAMILY: Family = Family {
         "fsck.mode=skip",
         // cloud-init would write a configuration for every card.
         "network-config=disabled",
+        // It would ask at shutdown to remove the medium, and wait for Enter.
+        "noprompt",
     ],
     modules: &["isofs", "squashfs", "overlay"],
     premount: None,

@@ -45,6 +45,8 @@ pub const FAMILY: Family = Family {
         // Makes live-boot write "manual" for our card into /etc/network/interfaces. ifupdown and
         // NetworkManager then leave the card alone.
         "nodhcp",
+        // live-tools would ask at shutdown to remove the medium, and wait for Enter.
+        "noeject",
     ],
     modules: &["isofs", "squashfs", "overlay"],
     premount: None,

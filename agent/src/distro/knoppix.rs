@@ -20,7 +20,10 @@ pub const FAMILY: Family = Family {
         // The first three would look for the medium elsewhere, and the last two would read the whole image.
         "bootfrom", "fromdvd", "fromhd", "tohd", "toram",
     ],
-    add: &[],
+    add: &[
+        // It would ask at shutdown to remove the medium, and wait for Enter (KNOPPIX' cheat codes).
+        "noeject", "noprompt",
+    ],
     modules: &["isofs"],
     // Its search skips loop devices, but it takes a medium that is mounted here already.
     premount: Some("/mnt-system"),

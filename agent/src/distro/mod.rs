@@ -373,7 +373,15 @@ mod tests {
         assert_eq!(plan.initrds, [Path::new("live/initrd.img-6.1")]);
         assert_eq!(
             plan.words,
-            ["live-media=/dev/loop0", "nodhcp", "boot=live", "components", "quiet", "console=ttyS0"]
+            [
+                "live-media=/dev/loop0",
+                "nodhcp",
+                "noeject",
+                "boot=live",
+                "components",
+                "quiet",
+                "console=ttyS0"
+            ]
         );
         assert_eq!(plan.roots, [Path::new("live/filesystem.squashfs")]);
     }

@@ -6,6 +6,9 @@
 //!                                            │
 //!   (GRUB or iPXE without kexec) ────────▶ unaided, then second
 //!                                            └── spawn ──▶ server, with its upkeep
+//!
+//! the target's /run/initramfs, at its end
+//!   shutdown ── reboot(2)
 //! ```
 
 pub mod first;
@@ -14,6 +17,7 @@ pub mod last_words;
 pub mod panics;
 pub mod second;
 pub mod server;
+pub mod shutdown;
 pub mod unaided;
 pub mod upkeep;
 
@@ -31,6 +35,8 @@ pub enum Life {
     Process1(Process1),
     /// Serves the image for as long as the machine runs.
     Server,
+    /// Process 1 again, at the end of the target: unmounts its root and turns the machine off.
+    Shutdown,
     /// Started by hand on a running system.
     Stray,
 }
@@ -55,6 +61,7 @@ impl Life {
     fn of(name: &str, id: u32, exists: &dyn Fn(&str) -> bool) -> Self {
         match (name, id) {
             (server::NAME, _) => Self::Server,
+            (shutdown::PROGRAM, 1) => Self::Shutdown,
             (_, 1) if exists(handoff::PATH) => Self::Process1(Process1::Second),
             (_, 1) if exists(handoff::ARGUMENTS_PATH) => Self::Process1(Process1::Unaided),
             (_, 1) => Self::Process1(Process1::First),
@@ -75,6 +82,7 @@ mod tests {
         assert_eq!(life("/inetboot", 1, handoff::PATH), Life::Process1(Process1::Second));
         assert_eq!(life("/inetboot", 1, handoff::ARGUMENTS_PATH), Life::Process1(Process1::Unaided));
         assert_eq!(life("@inetboot", 77, handoff::PATH), Life::Server);
+        assert_eq!(life("/shutdown", 1, ""), Life::Shutdown);
         assert_eq!(life("inetboot", 77, handoff::PATH), Life::Stray);
     }
 }

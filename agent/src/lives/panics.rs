@@ -12,7 +12,8 @@ use crate::person::shell;
 pub fn handle(life: Life) {
     match life {
         Life::Process1(_) => set_hook(stop),
-        Life::Server => set_hook(rest),
+        // Those who wait for a thread of a shutdown do so with a limit.
+        Life::Server | Life::Shutdown => set_hook(rest),
         Life::Stray => {}
     }
 }

@@ -13,7 +13,7 @@ use crate::base::failure::{Explain, Failure};
 use crate::base::step::{Journal, Step};
 use crate::formats::handoff;
 use crate::formats::receipt::{Cost, Receipt};
-use crate::lives::{handover, upkeep};
+use crate::lives::{handover, shutdown, upkeep};
 use crate::machine::ledger::Ledger;
 use crate::machine::{clock, mounts};
 use crate::medium::{self, MediumError};
@@ -116,6 +116,7 @@ pub fn serve() -> Result<Infallible, Failure> {
     upkeep::write_resolv_conf(&network);
     tell_process_1();
 
+    shutdown::watch(&image.source());
     upkeep::for_ever(upkeep::Kept {
         receipt,
         image,

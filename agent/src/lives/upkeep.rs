@@ -7,6 +7,7 @@
 use crate::base::console;
 use crate::formats::eventlog::EventLog;
 use crate::formats::receipt::Receipt;
+use crate::lives::shutdown;
 use crate::net::dropins::{self, DropIn};
 use crate::net::{Network, guard, renew};
 use crate::source::Image;
@@ -118,6 +119,7 @@ fn maintain_files(mut receipt: Receipt, image: &Image, log: Option<&EventLog>, n
         dropins::for_link(network.link.mac, network.link.index, &network.leases)
             .into_iter()
             .map(|DropIn { path, text }| (RunFile::new(path), text))
+            .chain(shutdown::UNITS.map(|(path, text)| (RunFile::new(path), text.to_owned())))
             .collect();
     let mut logs: Vec<(RunFile, Vec<u8>)> = log
         .map(|log| {

@@ -10,6 +10,7 @@ mod live_build;
 mod loaders;
 mod measured;
 mod networks;
+mod poweroff;
 mod published;
 mod says_why_it_fails;
 mod secure_boot;

@@ -50,7 +50,7 @@ fn second_life_finds_the_cd() {
     });
     promise("its arguments are those of its menu and the user's, without ours", || {
         let cmdline = line(&said, "cmdline");
-        let expected = "rdinit=/inetboot live-media=/dev/loop0 nodhcp boot=live witness=1 console=ttyS0 \
+        let expected = "rdinit=/inetboot live-media=/dev/loop0 nodhcp noeject boot=live witness=1 console=ttyS0 \
                         first=1 \"a b\" last=2";
         assert!(cmdline.starts_with(expected), "{cmdline}");
         assert!(!cmdline.contains("netdir="), "{cmdline}");
