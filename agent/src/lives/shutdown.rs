@@ -89,7 +89,7 @@ const VERBS: [(&str, RebootCommand); 4] = [
     ("kexec", RebootCommand::Kexec),
 ];
 
-/// Where systemd-shutdown looks for the program.
+/// systemd-shutdown looks for the program here.
 const INITRD: &str = "/run/initramfs";
 const SHUTDOWN: &str = "/run/initramfs/shutdown";
 
@@ -103,19 +103,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// systemd closes a FIFO before it removes it; this much later both are done.
 const REMOVAL: Duration = Duration::from_millis(200);
 
-/// How long a shutdown may wait for a web server that is gone before it is cut short.
+/// The time for which a shutdown may wait for a web server that is gone, before it is cut short.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A shutdown that takes longer than this was called off.
 const CALLED_OFF: Duration = Duration::from_secs(600);
 
-/// How long the last unmounting and writing may take.
+/// The limit of the last unmounting and writing.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// The pause between two looks for processes that are still ending.
 const SOON: Duration = Duration::from_millis(20);
 
-/// Start the thread that waits for a shutdown, prepares its end, and cuts it short where it is stuck.
+/// Starts the thread that waits for a shutdown, prepares its end, and cuts it short where it is stuck.
 pub fn watch(source: &Arc<dyn Source>) {
     let source = Arc::clone(source);
     start("shutdown", move || {
@@ -152,7 +152,7 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Wait until systemd closes one of the FIFOs and removes it; `None` where they are not there.
+/// Waits until systemd closes one of the FIFOs and removes it; `None` where they are not there.
 fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
     let path = |verb: &str| Path::new(FIFOS).join(verb);
     let open = |verb| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path(verb)).ok();
@@ -165,7 +165,7 @@ fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
     VERBS.into_iter().find(|(verb, _)| !path(verb).exists())
 }
 
-/// Put this program where systemd-shutdown looks for it, unless the target's own initrd left one.
+/// Puts this program where systemd-shutdown looks for it, unless the target's own initrd left one.
 fn prepare() -> io::Result<()> {
     let mut program = File::open("/proc/self/exe")?;
     // This thread alone moves to where the target's file systems are mounted.
@@ -186,7 +186,7 @@ fn prepare() -> io::Result<()> {
     fs::rename(new, SHUTDOWN)
 }
 
-/// Wait until a shutdown is held up because the web server is gone; false where it was called off.
+/// Waits until a shutdown is held up because the web server is gone; false where it was called off.
 fn is_stuck(source: &dyn Source) -> bool {
     let begun = Instant::now();
     let mut stuck_since = None;
@@ -241,7 +241,7 @@ pub fn finish(verb: Option<&str>) -> ! {
     }
 }
 
-/// Unmount the old root and all that its initrd left mounted, in a thread of its own.
+/// Unmounts the old root and all that its initrd left mounted, in a thread of its own.
 ///
 /// Lazily, for the overlay needs the squashfs, and that needs the image: each goes with its last user.
 fn unmount_all() -> io::Result<()> {
@@ -267,7 +267,7 @@ fn mount_points(mountinfo: &str) -> Vec<&str> {
     points.filter(|point| *point != "/").collect()
 }
 
-/// Kill every other process. All are children of this one in the end, and are waited for.
+/// Kills every other process. All are children of this one in the end, and are waited for.
 fn end_all_others() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     loop {
@@ -279,7 +279,7 @@ fn end_all_others() {
     }
 }
 
-/// Do `work` in a thread, and wait for its end, but no longer than `limit`.
+/// Does `work` in a thread, and waits for its end, but no longer than `limit`.
 fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let (sender, ended) = mpsc::channel();
     start("last steps", move || {
@@ -289,7 +289,7 @@ fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let _ = ended.recv_timeout(limit);
 }
 
-/// Ask the kernel to end; returns only where it refuses.
+/// Asks the kernel to end. Returns only if it refuses.
 fn leave(command: RebootCommand) {
     if let Err(error) = reboot(command) {
         console::say_loud(&format!("the kernel refused to end: {error}"));
