@@ -90,9 +90,11 @@ pub fn read_log() -> Result<Option<EventLog>, HandoverError> {
     bytes.map(|bytes| EventLog::decode(&bytes)).transpose().map_err(HandoverError::Log)
 }
 
-/// Writes `log`, so that a further attempt continues it.
-pub fn write_log(log: &EventLog) -> Result<(), HandoverError> {
-    write(handoff::EVENTLOG_PATH, log.encode())
+/// Writes `log` to the initrd at `root`, so that a further attempt continues it.
+pub fn write_log(root: &Path, log: &EventLog) -> Result<(), HandoverError> {
+    let path = handoff::EVENTLOG_PATH;
+    fs::write(root.join(path.trim_start_matches('/')), log.encode())
+        .map_err(|error| HandoverError::Write { path, error })
 }
 
 /// Writes `told` with its index and profile, and `log`.
@@ -105,7 +107,7 @@ pub fn write_all(told: &Handoff, log: Option<&EventLog>) -> Result<(), HandoverE
         write(handoff::PROFILE_PATH, profile.as_bytes())?;
     }
     if let Some(log) = log {
-        write_log(log)?;
+        write_log(Path::new("/"), log)?;
     }
     // Last: once the handoff exists, so does all that belongs to it.
     write(handoff::PATH, told.encode().as_bytes())

@@ -9,7 +9,7 @@
 //! * memory pressure neither kills it nor swaps it out.
 
 use crate::base::console;
-use crate::base::failure::{Explain, Failure};
+use crate::base::failure::{Explain, Failure, chain};
 use crate::base::step::{Journal, Step};
 use crate::formats::handoff;
 use crate::formats::receipt::{Cost, Receipt};
@@ -38,6 +38,9 @@ pub const READY: &str = "ready";
 
 /// The device that families are told to look for. Nothing uses a loop device before us.
 pub const DEVICE: &str = "/dev/loop0";
+
+/// The initrd, once the server has a root of its own: through process 1.
+const INITRD: &str = "/proc/1/root";
 
 /// The server's root, before it moves there.
 const PRIVATE_ROOT: &str = "/inetboot.d/server";
@@ -72,9 +75,7 @@ pub fn serve() -> Result<Infallible, Failure> {
     let log = handover::read_log().map_err(|error| Failure::at(Step::Config, error))?;
     let mut ledger = Ledger::resume(handoff.tpm, log)?;
     let handoff = ledger.measure(handoff)?;
-    if let Some(Err(error)) = ledger.log().map(handover::write_log) {
-        console::say(&format!("  the event log cannot be kept: {}", crate::base::failure::chain(&error)));
-    }
+    leave_log(&ledger, "/");
     detach_from_the_initrd().map_err(|error| Failure::at(Step::Config, error))?;
 
     // 2. The same card, VLAN and lease as in the first life.
@@ -102,6 +103,7 @@ pub fn serve() -> Result<Infallible, Failure> {
 
     // The record is complete, and process 1 may go on.
     ledger.close()?;
+    leave_log(&ledger, INITRD);
     let mut receipt = Receipt {
         image: handoff.image,
         image_bytes: handoff.recipe.length,
@@ -127,7 +129,15 @@ pub fn serve() -> Result<Infallible, Failure> {
     })
 }
 
-/// Make this a process that can stay: see the head of this file.
+/// Leaves the event log for a further attempt, in the initrd whose root is `root` here.
+fn leave_log(ledger: &Ledger, root: &str) {
+    let written = ledger.log().map(|log| handover::write_log(Path::new(root), log));
+    if let Some(Err(error)) = written {
+        console::say(&format!("  the event log cannot be kept: {}", chain(&error)));
+    }
+}
+
+/// Makes this a process that can stay: see the head of this file.
 fn detach_from_the_initrd() -> Result<(), ServerError> {
     let _ = rustix::process::setsid();
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
