@@ -503,7 +503,7 @@ impl Draft {
     /// Refuses arguments that a plain kernel and initrd would silently ignore.
     fn check_plain(&self) -> Result<(), ConfigError> {
         let index = "Put both into an ISO with an index";
-        let drop = "Remove it: only a live ISO is served by us later";
+        let drop = "Remove it: it works with a live ISO only";
         let given = |is: bool, argument| is.then_some(argument);
         let table = [
             (self.demand.argument(), index),

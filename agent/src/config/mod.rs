@@ -37,7 +37,7 @@ pub struct Question {
     pub access: Access,
     /// All arguments but `inetboot.menu=`. They follow those of the chosen entry.
     pub others: Vec<Word>,
-    /// A machine that is to open a shell or restart shows no built-in menu: it has no one to ask.
+    /// With `inetboot.onfail=shell` or `reboot` there is no built-in menu: no one may be at the console.
     pub on_failure: OnFailure,
 }
 

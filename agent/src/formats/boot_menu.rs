@@ -322,7 +322,7 @@ impl Isolinux<'_> {
     /// `HYPERVISOR ARGUMENTS --- KERNEL ARGUMENTS --- INITRD`
     fn multiboot(&mut self, rest: &str) {
         let mut programs = rest.split("---").map(|part| {
-            let mut words = part.split_whitespace().map(str::to_owned);
+            let mut words = cmdline::words(part).into_iter().map(|word| word.raw);
             let path = words.next().map(|path| self.path(&path)).unwrap_or_default();
             Program { path, words: words.collect() }
         });

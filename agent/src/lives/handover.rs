@@ -97,24 +97,28 @@ pub fn write_log(root: &Path, log: &EventLog) -> Result<(), HandoverError> {
         .map_err(|error| HandoverError::Write { path, error })
 }
 
-/// Writes `told` with its index and profile, and `log`.
+/// Writes `told` with its index and profile, and `log`, in place of those of an earlier attempt.
 pub fn write_all(told: &Handoff, log: Option<&EventLog>) -> Result<(), HandoverError> {
     let Recipe { index, profile, .. } = &told.recipe;
-    if let Some(index) = index {
-        write(handoff::INDEX_PATH, &index.bytes)?;
+    let text = told.encode();
+    let files = [
+        (handoff::INDEX_PATH, index.as_ref().map(|index| &index.bytes[..])),
+        (handoff::PROFILE_PATH, profile.as_ref().map(String::as_bytes)),
+        (handoff::EVENTLOG_PATH, log.map(EventLog::encode)),
+        // Last: once the handoff exists, so does all that belongs to it.
+        (handoff::PATH, Some(text.as_bytes())),
+    ];
+    for (path, contents) in files {
+        let written = match contents {
+            Some(contents) => fs::write(path, contents),
+            None => fs::remove_file(path).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }),
+        };
+        written.map_err(|error| HandoverError::Write { path, error })?;
     }
-    if let Some(profile) = profile {
-        write(handoff::PROFILE_PATH, profile.as_bytes())?;
-    }
-    if let Some(log) = log {
-        write_log(Path::new("/"), log)?;
-    }
-    // Last: once the handoff exists, so does all that belongs to it.
-    write(handoff::PATH, told.encode().as_bytes())
-}
-
-fn write(path: &'static str, contents: &[u8]) -> Result<(), HandoverError> {
-    fs::write(path, contents).map_err(|error| HandoverError::Write { path, error })
+    Ok(())
 }
 
 /// The way to the web servers that `told` describes.

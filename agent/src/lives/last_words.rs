@@ -20,7 +20,7 @@ const REMIND_EVERY: Duration = Duration::from_secs(300);
 
 /// The end of a failure that no retry can heal.
 const NOTHING_CHANGES: &str =
-    "nothing will change by itself: correct it and restart this machine (Ctrl-Alt-Del)";
+    "a retry cannot help: correct the cause named above, then restart this machine (Ctrl-Alt-Del)";
 
 /// The attempts at one boot: their arguments, and the pause between them.
 pub struct Attempts {

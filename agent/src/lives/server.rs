@@ -28,6 +28,7 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The server's `argv[0]`.
@@ -44,6 +45,14 @@ const INITRD: &str = "/proc/1/root";
 
 /// The server's root, before it moves there.
 const PRIVATE_ROOT: &str = "/inetboot.d/server";
+
+/// Set once process 1 hands over to a target that needs the image.
+static SERVING: AtomicBool = AtomicBool::new(false);
+
+/// True once a target needs the image.
+pub fn is_serving() -> bool {
+    SERVING.load(Ordering::Relaxed)
+}
 
 /// The reason why the image is not served.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +125,7 @@ pub fn serve() -> Result<Infallible, Failure> {
     upkeep::update(&mut receipt, &image);
     receipt.lines().iter().for_each(|line| console::say(line));
     upkeep::write_resolv_conf(&network);
+    SERVING.store(true, Ordering::Relaxed);
     tell_process_1();
 
     shutdown::watch(&image.source());

@@ -39,8 +39,9 @@ pub const PROGRAM: &str = "/shutdown";
 
 /// Files below the target's `/run` for its systemd: path and contents.
 ///
-/// The first three make it hold the FIFOs. Without default dependencies, and outside the slice that a
-/// template gets by default, a socket stops as soon as its target is to start, and for no other reason.
+/// The first three make it hold the FIFOs: one for each kind of shutdown, and one for all of them. Without
+/// default dependencies, and outside the slice that a template gets by default, a socket stops as soon as its
+/// target is to start. A single one may be stopped by hand or fail; both are gone in a shutdown alone.
 ///
 /// The others are for the mount of the image, where live-boot, casper and KNOPPIX have it. systemd would
 /// unmount it while the root still needs it, and report that this failed.
@@ -65,8 +66,8 @@ pub const UNITS: [(&str, &str); 6] = [
     (
         "systemd/system.attached/sysinit.target.d/90-inetboot.conf",
         "# Written by InetBoot, which serves the root file system.\n\
-         [Unit]\nWants=inetboot@poweroff.socket inetboot@reboot.socket inetboot@halt.socket \
-         inetboot@kexec.socket\n",
+         [Unit]\nWants=inetboot@shutdown.socket inetboot@poweroff.socket inetboot@reboot.socket \
+         inetboot@halt.socket inetboot@kexec.socket\n",
     ),
     ("systemd/system.attached/run-live-medium.mount.d/90-inetboot.conf", LEAVE_MOUNTED),
     ("systemd/system.attached/cdrom.mount.d/90-inetboot.conf", LEAVE_MOUNTED),
@@ -79,6 +80,9 @@ const LEAVE_MOUNTED: &str = "# Written by InetBoot: the root file system needs t
 
 /// The FIFOs, in the server's view of the target.
 const FIFOS: &str = "/proc/1/root/run/inetboot/shutdown";
+
+/// The target that every kind of shutdown starts, and its FIFO.
+const ANY: &str = "shutdown";
 
 /// Kinds of shutdown: systemd's verb, which is also the name of its target and of our FIFO, and what is
 /// asked of the kernel.
@@ -100,8 +104,11 @@ const ATTACHED: &str = "loop/backing_file";
 /// The pause between two attempts to open the FIFOs.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// systemd closes a FIFO before it removes it; this much later both are done.
-const REMOVAL: Duration = Duration::from_millis(200);
+/// systemd closes a FIFO before it removes it, and may have to read the image in between.
+const REMOVAL: Duration = Duration::from_secs(30);
+
+/// The pause between two looks for FIFOs that are about to be removed.
+const REMOVAL_LOOK: Duration = Duration::from_millis(200);
 
 /// The time for which a shutdown may wait for a web server that is gone, before it is cut short.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -134,13 +141,10 @@ pub fn watch(source: &Arc<dyn Source>) {
 
             if is_stuck(&*source) {
                 console::say_loud(&format!("the web server is gone: {verb} no longer waits for it"));
-                within(LAST_STEPS, || {
-                    rustix::fs::sync();
-                    // Remounts what is still writable, e.g. a local disk (sysrq.rst).
-                    let _ = fs::write("/proc/sysrq-trigger", "u");
-                    std::thread::sleep(Duration::from_secs(1));
-                });
+                write_local_disks();
                 leave(command);
+                // There is no kernel to restart into.
+                leave(RebootCommand::Restart);
             }
         }
     });
@@ -152,17 +156,46 @@ fn start(name: &str, work: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Waits until systemd closes one of the FIFOs and removes it; `None` where they are not there.
+/// Waits until systemd closes the FIFOs of one kind of shutdown and removes them; `None` if they are not there,
+/// or come back.
 fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
-    let path = |verb: &str| Path::new(FIFOS).join(verb);
-    let open = |verb| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path(verb)).ok();
+    let open = |name: &str| {
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(Path::new(FIFOS).join(name)).ok()
+    };
+    let _any = open(ANY)?;
     let fifos = VERBS.iter().map(|(verb, _)| open(verb)).collect::<Option<Vec<File>>>()?;
     let mut polled: Vec<PollFd<'_>> = fifos.iter().map(|fifo| PollFd::new(fifo, PollFlags::IN)).collect();
 
-    // Nothing is ever written to them: what ends this is a hang-up.
+    // Nothing is ever written to them: a hang-up ends this.
     poll(&mut polled, None).ok()?;
-    std::thread::sleep(REMOVAL);
-    VERBS.into_iter().find(|(verb, _)| !path(verb).exists())
+    let hung_up = polled.iter().position(|fifo| fifo.revents().contains(PollFlags::HUP))?;
+    let (verb, command) = VERBS[hung_up];
+
+    let begun = Instant::now();
+    while begun.elapsed() < REMOVAL {
+        if is_removed(verb) && is_removed(ANY) {
+            return Some((verb, command));
+        }
+        std::thread::sleep(REMOVAL_LOOK);
+    }
+    None
+}
+
+fn is_removed(fifo: &str) -> bool {
+    !Path::new(FIFOS).join(fifo).exists()
+}
+
+/// Writes what is still in memory for other disks, as far as that ends in time.
+fn write_local_disks() {
+    within(LAST_STEPS, || {
+        // Remounts whatever is still writable (sysrq.rst). A file system that never answers must not keep
+        // this from the others.
+        start("remount", || {
+            let _ = fs::write("/proc/sysrq-trigger", "u");
+        });
+        rustix::fs::sync();
+        std::thread::sleep(Duration::from_secs(1));
+    });
 }
 
 /// Puts this program where systemd-shutdown looks for it, unless the target's own initrd left one.
@@ -186,13 +219,15 @@ fn prepare() -> io::Result<()> {
     fs::rename(new, SHUTDOWN)
 }
 
-/// Waits until a shutdown is held up because the web server is gone; false where it was called off.
+/// Waits until a shutdown is held up because the web server is gone; false if it was called off.
 fn is_stuck(source: &dyn Source) -> bool {
     let begun = Instant::now();
-    let mut stuck_since = None;
-    while begun.elapsed() < CALLED_OFF {
+    let (mut stuck_since, mut unwritten) = (None, u64::MAX);
+    while begun.elapsed() < CALLED_OFF && is_removed(ANY) {
         std::thread::sleep(Duration::from_secs(1));
-        if source.trouble().is_none() || !is_disk_awaited() {
+        // A slow local disk that still takes data holds a shutdown up for a good reason.
+        let before = std::mem::replace(&mut unwritten, read_unwritten());
+        if source.trouble().is_none() || !is_disk_awaited() || unwritten < before && before != u64::MAX {
             stuck_since = None;
         } else if stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
             return true;
@@ -201,10 +236,25 @@ fn is_stuck(source: &dyn Source) -> bool {
     false
 }
 
-/// True while any process waits for a disk: what the server fetches ahead holds no shutdown up.
+/// True while a process waits for a disk. Blocks that are fetched ahead do not count: no process waits for
+/// them.
 fn is_disk_awaited() -> bool {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     blocked(&stat) > 0
+}
+
+/// Kilobytes that disks have still to take.
+fn read_unwritten() -> u64 {
+    unwritten(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+/// The sum of `Dirty` and `Writeback` in `/proc/meminfo`, in kilobytes (proc(5)).
+fn unwritten(meminfo: &str) -> u64 {
+    let field = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    field("Dirty:").unwrap_or(0).saturating_add(field("Writeback:").unwrap_or(0))
 }
 
 /// The processes that wait for I/O, of `/proc/stat` (proc(5)).
@@ -222,7 +272,7 @@ pub fn finish(verb: Option<&str>) -> ! {
         let unmounted = unmount_all();
         end_all_others();
         rustix::fs::sync();
-        // A driver that lets go of its file by command alone, like cloop, keeps it attached.
+        // cloop detaches its file only on a command, so it still shows as attached.
         let is_attached =
             device.is_ok_and(|device| accessat(&device, ATTACHED, Access::EXISTS, AtFlags::empty()).is_ok());
         let image = if is_attached { "" } else { ", and the image is detached" };
@@ -243,14 +293,15 @@ pub fn finish(verb: Option<&str>) -> ! {
 
 /// Unmounts the old root and all that its initrd left mounted, in a thread of its own.
 ///
-/// Lazily, for the overlay needs the squashfs, and that needs the image: each goes with its last user.
+/// The unmounts are lazy: overlay, squashfs and image each use the next, and the kernel frees each after its
+/// last user.
 fn unmount_all() -> io::Result<()> {
     let namespace = File::open("/proc/self/ns/mnt")?;
     let proc = File::open("/proc")?;
     unshare(CloneFlags::CLONE_FS)?;
 
-    // Our root has the old one below it, and goes as well: it hides the initramfs that it is mounted on,
-    // where casper keeps its squashfs files mounted.
+    // Our own root goes, too. It has the old root below it, and it covers the initramfs in which casper mounts
+    // its squashfs files.
     unmount("/", UnmountFlags::DETACH)?;
     setns(namespace, CloneFlags::CLONE_NEWNS)?;
     fchdir(&proc)?;
@@ -267,10 +318,12 @@ fn mount_points(mountinfo: &str) -> Vec<&str> {
     points.filter(|point| *point != "/").collect()
 }
 
-/// Kills every other process. All are children of this one in the end, and are waited for.
+/// Kills every other process. All are children of this one in the end, and are waited for, within a limit:
+/// one that waits for a lost disk does not end.
 fn end_all_others() {
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    loop {
+    let begun = Instant::now();
+    while begun.elapsed() < LAST_STEPS / 2 {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => std::thread::sleep(SOON),
             Ok(_) | Err(Errno::EINTR) => {}
@@ -289,10 +342,15 @@ fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let _ = ended.recv_timeout(limit);
 }
 
+/// Turns the machine off at once, after a bug of ours.
+pub fn power_off() {
+    leave(RebootCommand::PowerOff);
+}
+
 /// Asks the kernel to end. Returns only if it refuses.
 fn leave(command: RebootCommand) {
     if let Err(error) = reboot(command) {
-        console::say_loud(&format!("the kernel refused to end: {error}"));
+        console::say_loud(&format!("the kernel refused to power off or restart: {error}"));
     }
 }
 
@@ -315,11 +373,17 @@ mod tests {
         assert!(fs::read_to_string("/proc/stat").unwrap().contains("\nprocs_blocked "));
     }
 
+    #[test]
+    fn unwritten_data_is_counted() {
+        assert_eq!(unwritten("MemFree: 9 kB\nDirty:   120 kB\nWriteback:  8 kB\nWritebackTmp: 5 kB\n"), 128);
+        assert_eq!(unwritten(""), 0);
+    }
+
     /// Each verb has a FIFO that systemd opens: without one of them no shutdown would be noticed.
     #[test]
     fn every_verb_is_wanted() {
         let (_, wants) = UNITS[2];
-        for (verb, _) in VERBS {
+        for verb in VERBS.map(|(verb, _)| verb).into_iter().chain([ANY]) {
             assert!(wants.contains(&format!("inetboot@{verb}.socket")), "{verb}");
         }
         let (_, socket) = UNITS[0];

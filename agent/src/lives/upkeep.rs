@@ -105,7 +105,7 @@ fn provide_resolv_conf(network: &Network) {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         if is_empty {
-            // A root that cannot be written is meant to be so.
+            // If the root cannot be written, it is read-only on purpose.
             let _ = fs::write(&path, network.leases.resolv_conf(network.link.index));
         }
         std::thread::sleep(UPDATE_EVERY);

@@ -69,7 +69,7 @@ pub trait Evidence {
 /// The reason why a value could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    #[error("cannot digest what is to be measured")]
+    #[error("cannot read the running program, which has to be measured")]
     Digest(#[source] io::Error),
     #[error("inetboot.tpm=require, and {0}")]
     Required(String),
@@ -146,6 +146,10 @@ impl Ledger {
         self.place = 0;
         self.policy = policy;
         match self.state {
+            // A failed extend is not forgotten meanwhile.
+            State::Failed if policy == TpmPolicy::Off => {
+                return self.rest(State::Failed, "inetboot.tpm=off".into());
+            }
             _ if policy == TpmPolicy::Off => return self.rest(State::Idle, "inetboot.tpm=off".into()),
             State::Failed => {
                 return self.rest(State::Failed, "the TPM failed in an earlier attempt".into());
@@ -169,16 +173,25 @@ impl Ledger {
             Ok(Some(what)) => {
                 console::say(&format!("  the event log begins too late: it does not account for {what}"));
             }
-            Err(error) => return self.rest(State::Failed, chain(&error)),
+            // Nothing was extended: a TPM that is slow to start may answer the next attempt.
+            Err(error) => return self.rest(State::Idle, chain(&error)),
         }
         Ok(())
     }
 
     /// Continues the record of the life before, whose log is `log`. That has none if it measured nothing.
     pub fn resume(policy: TpmPolicy, log: Option<EventLog>) -> Result<Self, MeasureError> {
-        let Some(log) = log else {
-            let mut ledger = Self { policy, ..Self::default() };
-            return ledger.rest(State::Idle, "nothing was measured before".into()).map(|()| ledger);
+        let log = match (policy, log) {
+            (TpmPolicy::Off, _) => Err("inetboot.tpm=off"),
+            (_, None) => Err("nothing was measured before"),
+            (_, Some(log)) => Ok(log),
+        };
+        let log = match log {
+            Ok(log) => log,
+            Err(why) => {
+                let mut ledger = Self { policy, ..Self::default() };
+                return ledger.rest(State::Idle, why.into()).map(|()| ledger);
+            }
         };
 
         // An earlier attempt of this life may have stated something already, behind the other life's.
@@ -189,7 +202,7 @@ impl Ledger {
 
         let mut ledger = Self { policy, log: Some(log), trail, ..Self::default() };
         match open() {
-            Err(error) => ledger.rest(State::Failed, chain(&error))?,
+            Err(error) => ledger.rest(State::Idle, chain(&error))?,
             Ok((chip, banks)) => ledger.state = State::Measuring(chip, banks),
         }
         Ok(ledger)
@@ -253,7 +266,7 @@ impl Ledger {
         }
         match self.unaccounted() {
             Ok(what) => self.state(Statement::of_ledger(what.as_deref())),
-            Err(error) => self.rest(State::Failed, chain(&error)),
+            Err(error) => self.rest(State::Idle, chain(&error)),
         }
     }
 
@@ -286,7 +299,7 @@ impl Ledger {
         self.log.as_ref().filter(|_| matches!(self.state, State::Measuring(..)))
     }
 
-    /// The event log, in exchange for the ledger and its hold on the TPM.
+    /// Consumes the ledger, closes the TPM and gives the event log.
     pub fn into_log(self) -> Option<EventLog> {
         let is_measuring = matches!(self.state, State::Measuring(..));
         self.log.filter(|_| is_measuring)
@@ -432,6 +445,24 @@ mod tests {
         ledger.measure(Words(&["a", "c"])).unwrap();
         ledger.close().unwrap();
         assert_eq!(said(&ledger), ["a", "c", "accounts for PCR 8 and 9"]);
+    }
+
+    /// A failed extend stays failed over an attempt without measuring: the log lacks what the TPM may have.
+    #[test]
+    fn off_does_not_heal_a_failed_extend() {
+        let mut ledger = Ledger::default();
+        Fake::new(0).begin(&mut ledger, TpmPolicy::Try).unwrap();
+        ledger.measure(Words(&["a"])).unwrap();
+        Fake::new(9).begin(&mut ledger, TpmPolicy::Off).unwrap();
+        let again = Fake::new(9).begin(&mut ledger, TpmPolicy::Require).unwrap_err().to_string();
+        assert!(again.contains("in an earlier attempt"), "{again}");
+    }
+
+    /// B6: a server that was told to leave the TPM alone does not continue an older log.
+    #[test]
+    fn off_is_obeyed_by_the_server() {
+        let log = Some(EventLog::classic());
+        assert!(Ledger::resume(TpmPolicy::Off, log).unwrap().log().is_none());
     }
 
     /// B7: after a server of the life without kexec measured into the same TPM and failed, the next attempt

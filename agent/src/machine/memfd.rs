@@ -1,4 +1,4 @@
-//! Files that live in memory (`memfd_create(2)`), and the promise that one of them changes no more.
+//! Files that live in memory (`memfd_create(2)`), and seals that forbid further changes.
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;

@@ -25,7 +25,7 @@ fn region(kind: &str, first: &str, last: &str) -> io::Result<Region> {
         "ACPI Non-volatile Storage" => RegionKind::AcpiStorage,
         _ => RegionKind::Reserved,
     };
-    // The last byte of the address space has none after it.
+    // A region that ends at the last address has no address after it.
     Ok(Region { start: number(first)?, end: number(last)?.saturating_add(1), kind })
 }
 

@@ -1,5 +1,5 @@
-//! The reason behind "Input/output error". The kernel says no more of a file on a medium that cannot be
-//! read; the source behind the medium knows whether a server is gone or sent wrong bytes.
+//! The reason behind "Input/output error". The kernel reports nothing else for an unreadable file on the
+//! medium. The source behind the medium knows the reason: a server is gone, or sent wrong bytes.
 
 use crate::base::failure::{Explain, chain};
 use std::error::Error;
