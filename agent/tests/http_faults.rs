@@ -6,9 +6,9 @@
 use inetboot::base::failure::{Explain, chain};
 use inetboot::config::{Access, Wanted};
 use inetboot::formats::url::Url;
-use inetboot::source::Image;
 use inetboot::source::fault::SourceError;
 use inetboot::source::mirrors::Patience;
+use inetboot::source::{self, Image};
 use qemu_tests::pki::{Authority, Years};
 use qemu_tests::web::{Content, Fault, Server};
 use std::io::{BufRead, BufReader, Write};
@@ -221,6 +221,62 @@ fn a_redirect_to_another_image_is_refused() {
     let outcome = opened.source().read_at(2_000_000, &mut buffer);
     let said = sentence(&outcome.expect_err("it was read from another image"));
     assert!(said.contains("has changed"), "{said}");
+}
+
+/// The second life holds a redirected address to the version of the first: a server that shows no mark does
+/// not pass for it.
+#[test]
+fn reopening_needs_proof_behind_a_redirect() {
+    let target = server();
+    let to = target.url("/x.iso");
+    let front = Server::builder().start().unwrap();
+    front.misbehave(move |_, _| Some(Fault::Redirect(to.clone())));
+    let access = Access::default();
+    let recipe = open_url(&front.url("/latest"), &access, SHORT).unwrap().recipe();
+    assert!(Image::again(recipe.clone(), &access, SHORT).is_ok(), "the same server has shown its version");
+
+    let other = silent_server(vec![7; LENGTH]);
+    front.misbehave(move |_, _| Some(Fault::Redirect(other.clone())));
+    let said = refusal(Image::again(recipe, &access, SHORT));
+    assert!(said.contains("has changed"), "{said}");
+}
+
+/// An image that is read as a whole comes from its one place in both lives, whatever else was named.
+#[test]
+fn whole_images_have_one_place() {
+    let server = server();
+    server.misbehave(|_, _| Some(Fault::NoRange));
+    let wanted = Wanted {
+        urls: vec![server.url("/x.iso").parse().unwrap(), "http://127.0.0.1:9/x.iso".parse().unwrap()],
+        ..Wanted::at(server.url("/x.iso").parse().unwrap())
+    };
+    let access = Access::default();
+    let recipe = Image::open(&wanted, &access, SHORT).unwrap().recipe();
+    read_and_compare(&Image::again(recipe, &access, SHORT).unwrap());
+}
+
+/// A menu at an https address is not taken from a place that a redirect in the clear leads to.
+#[test]
+fn https_stays_https_for_small_files() {
+    let authority = Authority::new().unwrap();
+    let identity = authority.identity(&["127.0.0.1"], Years::NOW).unwrap();
+    let menu = || Content::Bytes(b"[[entry]]"[..].into());
+    let secure = Server::builder().file("/m", menu()).tls(identity).start().unwrap();
+    let clear = Server::builder().file("/m", menu()).start().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let access = Access { ca: Some(ca), ..Access::default() };
+
+    let fetch = |server: &Server| {
+        source::small(&server.url("/m").parse().unwrap(), &access, 100, Duration::from_secs(2))
+    };
+    assert_eq!(fetch(&secure).unwrap(), b"[[entry]]");
+    assert_eq!(fetch(&clear).unwrap(), b"[[entry]]");
+    let to = clear.url("/m");
+    secure.misbehave(move |_, _| Some(Fault::Redirect(to.clone())));
+    let said = sentence(&fetch(&secure).unwrap_err());
+    assert!(said.contains("leads over http://"), "{said}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::formats::index::{self, Form, Index, Place, ours};
 use crate::formats::pieces::{Algorithm, BLOCK, Pieces, PiecesError, hex};
 use crate::formats::trust::{Pin, signature_url};
 use crate::formats::unpack;
+use crate::formats::url::encode_path;
 use anyhow::{Context, anyhow, ensure};
 use fastcdc::v2020::StreamCDC;
 use std::collections::HashSet;
@@ -147,9 +148,11 @@ impl Build {
     fn place(&self) -> Place<String> {
         let beside = self.out.parent().unwrap_or(Path::new(""));
         let relative = |path: &Path| path.strip_prefix(beside).unwrap_or(path).display().to_string();
+        // Names become references: `#`, `?` and `%` would mean something else in one.
+        let reference = |path: &Path| encode_path(&relative(path));
         match self.kind.store() {
-            None => Place::File(relative(&self.iso)),
-            Some((store, form)) => Place::Store { url: relative(store) + "/", form },
+            None => Place::File(reference(&self.iso)),
+            Some((store, form)) => Place::Store { url: reference(store) + "/", form },
         }
     }
 }
@@ -417,6 +420,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn silent(_: &str) {}
+
+    /// A file's name becomes a reference in the index: no letter of it means something else there.
+    #[test]
+    fn names_become_references() {
+        let (iso, out) = ("dir/my image#1, 50%.iso".into(), "dir/x.idx".into());
+        let build = Build { iso, out, kind: Kind::Index, profile: None };
+        assert_eq!(build.place(), Place::File("my%20image%231,%2050%25.iso".to_owned()));
+    }
 
     /// Only its owner may read a secret key, whatever the umask says.
     #[test]

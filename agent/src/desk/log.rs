@@ -165,6 +165,12 @@ fn unlike_quote(log: &EventLog, quote: &Quote, asked: &[u8], values: Option<&Val
         }
     }
 
+    // A bank without digests replays to zeros, which an unused PCR holds: its lines were never extended.
+    let banks = log.banks();
+    if let Some((bank, _)) = quote.selection.iter().find(|(bank, _)| !banks.contains(bank)) {
+        return Some(format!("the quote is of bank {}, for which the log has no digests", bank.name()));
+    }
+
     let replayed = replay(log);
     let of_log = |bank, pcr| replayed.get(&(bank, pcr)).cloned().unwrap_or_else(|| initial(bank, pcr));
     if digest(quote, &of_log) == quote.digest {
@@ -172,10 +178,6 @@ fn unlike_quote(log: &EventLog, quote: &Quote, asked: &[u8], values: Option<&Val
     }
 
     // They differ. The rest finds the sentence that says where.
-    let banks = log.banks();
-    if let Some((bank, _)) = quote.selection.iter().find(|(bank, _)| !banks.contains(bank)) {
-        return Some(format!("the quote is of bank {}, for which the log has no digests", bank.name()));
-    }
     // Values that were read are not signed. But if they are what was signed, they tell which PCR it is.
     let Some(values) = values else {
         return Some(
@@ -200,6 +202,12 @@ fn unlike_values(log: &EventLog, values: &Values) -> Option<String> {
     let banks = log.banks();
     if !values.keys().any(|(bank, _)| banks.contains(bank)) {
         return Some("the values are of other banks than the log".into());
+    }
+    // Without the values of our PCRs nothing says that our lines were extended.
+    for pcr in [WORDS, BYTES] {
+        if !values.keys().any(|(bank, of)| *of == pcr && banks.contains(bank)) {
+            return Some(format!("the values have none for PCR {pcr}"));
+        }
     }
 
     // A PCR that the log never mentions may have been extended by a program that keeps no log.
@@ -405,6 +413,30 @@ mod tests {
         let lines = Mutex::new(String::new());
         show(log, true, &|line| lock(&lines).push_str(&format!("{line}\n")));
         lines.into_inner().unwrap()
+    }
+
+    /// Values that leave out a PCR of ours say nothing of our lines: a forged line would pass.
+    #[test]
+    fn values_have_to_cover_our_pcrs() {
+        let all = replay(&log());
+        for missing in [WORDS, BYTES] {
+            let some: Values =
+                all.iter().filter(|((_, pcr), _)| *pcr != missing).map(|(k, v)| (*k, v.clone())).collect();
+            let why = unlike_values(&log(), &some).unwrap();
+            assert!(why.contains(&format!("none for PCR {missing}")), "{why}");
+        }
+        assert_eq!(unlike_values(&log(), &all), None);
+    }
+
+    /// A quote of unused PCRs does not prove the lines of a log that has no digests for its bank.
+    #[test]
+    fn quotes_need_digests_of_their_bank() {
+        let selection = vec![(Bank::Sha384, vec![WORDS, BYTES])];
+        let zeros = vec![0; 2 * Bank::Sha384.size()];
+        let quote =
+            Quote { nonce: vec![1], digest: Bank::Sha256.digest(&zeros), selection, by: Bank::Sha256 };
+        let why = unlike_quote(&log(), &quote, &[1], None).unwrap();
+        assert!(why.contains("sha384, for which the log has no digests"), "{why}");
     }
 
     #[test]

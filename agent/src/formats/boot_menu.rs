@@ -413,6 +413,16 @@ mod tests {
         assert_eq!(found[0].initrds, ["isolinux/initrd.img"]);
     }
 
+    /// Blanks in quotes separate no words behind a hypervisor either.
+    #[test]
+    fn quoted_words_behind_a_hypervisor() {
+        let text =
+            "label xen\n kernel mboot.c32\n append xen.gz a=\"b c\" --- vmlinuz d=\"e f\" --- initrd.img\n";
+        let found = entries("isolinux/isolinux.cfg", text, &|_| None);
+        assert_eq!(found[0].hypervisor.as_ref().unwrap().words, ["a=\"b c\""]);
+        assert_eq!(found[0].words, ["d=\"e f\""]);
+    }
+
     #[test]
     fn a_menu_that_includes_itself_ends() {
         let text = "source /boot/grub/grub.cfg\n";

@@ -39,6 +39,22 @@ impl Version {
             && same(self.modified.as_ref(), other.modified.as_ref())
     }
 
+    /// True where `other` may be the file of this version, which was opened before. An answer of another server
+    /// (`is_elsewhere`) has to prove it, if this version has a mark by which it can.
+    pub fn allows(&self, other: &Self, is_elsewhere: bool) -> bool {
+        let can_be_proven = self.strong_etag().is_some() || self.modified.is_some();
+        self.agrees(other) && (!is_elsewhere || !can_be_proven || self.is_proof_of(other))
+    }
+
+    /// This version with the marks that only `other` has. Servers leave marks out of some answers.
+    pub fn completed_by(&self, other: &Self) -> Self {
+        Self {
+            length: self.length,
+            etag: self.etag.clone().or_else(|| other.etag.clone()),
+            modified: self.modified.clone().or_else(|| other.modified.clone()),
+        }
+    }
+
     /// True where `other`, of another server, proves that both have the same file: equal strong entity tags,
     /// or, where one of them has none, the same second of modification. Tags of different programs differ
     /// for the same file; such servers are no proof of each other.
@@ -65,6 +81,18 @@ impl fmt::Display for Version {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Another server has to prove the version that was opened; marks that an answer lacks are kept.
+    #[test]
+    fn another_server_has_to_prove_it() {
+        let silent = Version { length: 5, ..Version::default() };
+        let tagged = Version { etag: Some("\"a\"".into()), ..silent.clone() };
+        assert!(tagged.allows(&silent, false) && tagged.allows(&tagged, true));
+        assert!(!tagged.allows(&silent, true));
+        assert!(silent.allows(&tagged, true), "it has no mark to be proven by");
+        assert_eq!(tagged.completed_by(&silent), tagged);
+        assert_eq!(silent.completed_by(&tagged), tagged);
+    }
 
     #[test]
     fn only_what_both_say_can_disagree() {

@@ -131,6 +131,9 @@ pub enum Refusal {
     NoLength,
     #[error("the image is empty")]
     Empty,
+    /// Anyone on the way could have led to another place.
+    #[error("a redirect of this https:// address leads over http://")]
+    InTheClear,
 }
 
 /// A proof that a server has another image, or no proof that it has this one.
@@ -209,6 +212,7 @@ impl Refusal {
             }
             Self::Long { .. } | Self::NoLength => CHECK_SERVER,
             Self::Empty => "Check the file on the server",
+            Self::InTheClear => "Name an address that is not redirected, or write http:// to accept this",
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn find(client: &Client, wanted: &Wanted) -> Result<Found, SourceError> {
 }
 
 fn find_at(client: &Client, url: &Url, others: &[Url], wanted: &Wanted) -> Result<Found, SourceError> {
-    let Peek { opened, start, links } = client.open(url)?;
+    let Peek { opened, start, links, .. } = client.open(url)?;
     if index::is_index(&start) {
         let fetched = fetch_index(client, url, &wanted.demand, OPEN_BUDGET)?;
         return with_index(client, fetched, Vec::new(), others, wanted);
@@ -96,8 +96,10 @@ fn without_index(opened: Opened, url: &Url, others: &[Url], client: &Client, wan
     };
     let pieces = Pieces::unknown(length);
 
-    // The versions of the others are compared with the first one's when they are opened.
+    // The versions of the others are compared with the first one's when they are opened. An image that is read
+    // as a whole comes from one place, also in the second life.
     let first = MirrorRecord { place: Place::File(url.clone()), version: Some(version) };
+    let others = if whole.is_some() { &[] } else { others };
     let rest = others.iter().map(|url| MirrorRecord { place: Place::File(url.clone()), version: None });
     let recipe = Recipe {
         length,
@@ -224,14 +226,14 @@ impl Found {
         // Of a single place it has to be known now whether it serves ranges, and which version it has.
         if let [MirrorRecord { place: Place::File(url), version: Some(version) }] = recipe.mirrors.as_slice()
         {
-            let opened = client.open(url)?.opened;
+            let Peek { opened, is_elsewhere, .. } = client.open(url)?;
             let found = opened.version();
-            if !version.agrees(found) {
+            if !version.allows(found, is_elsewhere) {
                 let fault = Refusal::Changed { was: version.to_string(), is: found.to_string() }.into();
                 return Err(SourceError::Request { act: format!("cannot go on with {url}"), fault });
             }
             match opened {
-                Opened::Ranged(opened) => file = Some(opened),
+                Opened::Ranged(opened) => file = Some(opened.of_version(version)),
                 Opened::Whole(opened) => whole = Some(opened),
             }
         }

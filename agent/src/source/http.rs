@@ -162,11 +162,12 @@ impl Client {
         let version = Version::of(response.headers(), length);
         let place = Mutex::new(response.get_uri().to_string());
         let home = Some(server_of(&response));
+        let is_elsewhere = is_elsewhere(&response, url);
 
         let mut start = vec![0; PEEK.min(length) as usize];
         Answer::new(response, start.len() as u64, url.to_string(), self).fill(&mut start).1?;
         let http = Http { client: self.clone(), url: url.clone(), place, version, home };
-        Ok(Peek { opened: Opened::Ranged(http), start, links })
+        Ok(Peek { opened: Opened::Ranged(http), start, is_elsewhere, links })
     }
 
     fn probed_whole(&self, url: &Url, response: Response<Body>, links: Links) -> Result<Peek, Fault> {
@@ -176,6 +177,7 @@ impl Client {
             return Err(Refusal::Empty.into());
         }
         let version = Version::of(response.headers(), length);
+        let is_elsewhere = is_elsewhere(&response, url);
 
         let mut start = vec![0; PEEK.min(length) as usize];
         let reader = &mut response.into_body().into_with_config().limit(length).reader();
@@ -183,7 +185,7 @@ impl Client {
         outcome.map_err(|error| fault(ureq::Error::from(error), url.as_str()))?;
         self.wire.received(start.len() as u64);
         let whole = Whole { client: self.clone(), url: url.clone(), version };
-        Ok(Peek { opened: Opened::Whole(whole), start, links })
+        Ok(Peek { opened: Opened::Whole(whole), start, is_elsewhere, links })
     }
 
     fn send(&self, url: &str, options: &Options<'_>) -> Result<Response<Body>, Fault> {
@@ -242,6 +244,8 @@ fn is_over_https(response: &Response<Body>) -> bool {
 pub struct Peek {
     pub opened: Opened,
     pub start: Vec<u8>,
+    /// A redirect led to another server.
+    pub is_elsewhere: bool,
     /// The other places that the server names.
     pub links: Links,
 }
@@ -279,6 +283,12 @@ impl Http {
     /// The version when it was opened.
     pub fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// The same file, which has to keep the marks of `version` as well.
+    pub fn of_version(mut self, version: &Version) -> Self {
+        self.version = version.completed_by(&self.version);
+        self
     }
 
     /// The same file, whichever version it is: for images whose pieces are checked anyway.
@@ -364,6 +374,12 @@ impl Http {
 /// The host and the port that gave an answer.
 fn server_of(response: &Response<Body>) -> String {
     response.get_uri().authority().map(ToString::to_string).unwrap_or_default()
+}
+
+/// True if redirects led from `url` to another server.
+fn is_elsewhere(response: &Response<Body>, url: &Url) -> bool {
+    let asked = url.as_str().parse::<ureq::http::Uri>().ok();
+    asked.and_then(|asked| asked.authority().map(ToString::to_string)) != Some(server_of(response))
 }
 
 /// The bytes of one answer, as they arrive.

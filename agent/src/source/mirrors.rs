@@ -16,7 +16,7 @@ use crate::formats::unpack;
 use crate::formats::url::Url;
 use crate::formats::version::Version;
 use crate::source::fault::{Fault, ImageFault, Refusal, SourceError, WireFault};
-use crate::source::http::{Client, Http, Opened, SILENCE, pause};
+use crate::source::http::{Client, Http, Opened, Peek, SILENCE, pause};
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::ops::Range;
@@ -340,27 +340,32 @@ impl Mirrors {
         if let Some(http) = &*lock(&mirror.http) {
             return Ok(Arc::clone(http));
         }
-        let Opened::Ranged(http) = mirror.client.probe(url, silence)?.opened else {
+        let Peek { opened, is_elsewhere, .. } = mirror.client.probe(url, silence)?;
+        let Opened::Ranged(http) = opened else {
             return Err(Refusal::NoRange.into());
         };
-        self.check_version(mirror, http.version())?;
+        self.check_version(mirror, http.version(), is_elsewhere)?;
 
-        let checked = self.pieces.are_checked() && mirror.version.is_none();
-        // Where pieces cannot be checked, the version of now is the one the file has to keep.
-        let http = Arc::new(if checked { http.of_any_version() } else { http });
+        // Where pieces cannot be checked, the version of now is the one that the file has to keep, with the
+        // marks that it had before: a server that left them out once must not lose them.
+        let http = Arc::new(match &mirror.version {
+            Some(was) => http.of_version(was),
+            None if self.pieces.are_checked() => http.of_any_version(),
+            None => http,
+        });
         *lock(&mirror.http) = Some(Arc::clone(&http));
         Ok(http)
     }
 
     /// Refuse a file whose version cannot be, or is not known to be, the image's.
-    fn check_version(&self, mirror: &Mirror, is: &Version) -> Result<(), Fault> {
+    fn check_version(&self, mirror: &Mirror, is: &Version, is_elsewhere: bool) -> Result<(), Fault> {
         let wanted = self.pieces.length();
         if is.length != wanted {
             return Err(ImageFault::Length { got: is.length, wanted }.into());
         }
         if let Some(was) = &mirror.version {
             let changed = || Refusal::Changed { was: was.to_string(), is: is.to_string() };
-            return if was.agrees(is) { Ok(()) } else { Err(changed().into()) };
+            return if was.allows(is, is_elsewhere) { Ok(()) } else { Err(changed().into()) };
         }
         if self.pieces.are_checked() {
             return Ok(());
@@ -485,9 +490,12 @@ impl Mirrors {
 
         while !progress.rest.is_empty() && progress.outcome.is_ok() {
             let begun = &mut progress.begun;
-            begun.from = begun.from.and(number);
             let (filled, outcome) = answer.fill(begun.rest(self.pieces.size(progress.rest.start)));
             begun.filled += filled;
+            // A place that sent nothing has no part in a wrong piece.
+            if filled > 0 {
+                begun.from = begun.from.and(number);
+            }
             progress.received += filled as u64;
             progress.outcome = match outcome {
                 Ok(()) => {

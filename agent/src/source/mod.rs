@@ -26,7 +26,7 @@ pub use crate::source::image::Image;
 
 use crate::config::Access;
 use crate::formats::url::Url;
-use crate::source::fault::SourceError;
+use crate::source::fault::{Refusal, SourceError};
 use crate::source::http::Client;
 use std::fmt;
 use std::sync::Arc;
@@ -53,10 +53,15 @@ pub trait Source: fmt::Display + Send + Sync {
     }
 }
 
-/// All of a small file, which is no image: at most `limit` bytes, from a server that may be silent for
-/// as long as `patience`.
+/// All of a small file that is not an image: at most `limit` bytes, from a server that may be silent for as
+/// long as `patience`. An `https://` address has to stay on https, whatever it is redirected to.
 pub fn small(url: &Url, access: &Access, limit: u64, patience: Duration) -> Result<Vec<u8>, SourceError> {
     let ca = tls::read_ca(access).map_err(SourceError::Ca)?;
     let client = Client::new(access, ca.as_deref(), Arc::default())?;
-    client.small(url.as_str(), limit, patience).map(|file| file.bytes)
+    let file = client.small(url.as_str(), limit, patience)?;
+    if url.is_https() && !file.over_https {
+        let act = format!("cannot open {url}");
+        return Err(SourceError::Request { act, fault: Refusal::InTheClear.into() });
+    }
+    Ok(file.bytes)
 }
