@@ -297,6 +297,31 @@ pub const ARGUMENTS: [Argument; 22] = [
     },
 ];
 
+/// The part of a row that the parser needs. The help is for the reference page, and not in the agent.
+#[derive(Clone, Copy)]
+struct Setter {
+    name: &'static str,
+    is_passed_on: bool,
+    set: fn(&mut Draft, &str) -> Result<(), Wrong>,
+}
+
+/// [`ARGUMENTS`] without the help.
+static SETTERS: [Setter; ARGUMENTS.len()] = {
+    let mut setters = [ARGUMENTS[0].setter(); ARGUMENTS.len()];
+    let mut row = 1;
+    while row < setters.len() {
+        setters[row] = ARGUMENTS[row].setter();
+        row += 1;
+    }
+    setters
+};
+
+impl Argument {
+    const fn setter(&self) -> Setter {
+        Setter { name: self.name, is_passed_on: self.is_passed_on, set: self.set }
+    }
+}
+
 const FAMILIES: &str = "auto, debian, fedora, casper or knoppix is wanted";
 
 /// The pause of `inetboot.onfail=reboot`, unless `panic=` gives another: long enough to read the message.
@@ -426,7 +451,7 @@ impl Draft {
             return Ok(());
         }
 
-        let Some(argument) = ARGUMENTS.iter().find(|argument| argument.name == word.key) else {
+        let Some(argument) = SETTERS.iter().find(|argument| argument.name == word.key) else {
             if word.key.starts_with(PREFIX) {
                 return Err(unknown(&word.key));
             }
@@ -560,7 +585,7 @@ fn word<T: FromStr>(value: &str, why: &'static str) -> Result<T, Wrong> {
 
 /// `given` begins like one of our arguments and is none: names the nearest that exists.
 fn unknown(given: &str) -> ConfigError {
-    let ours = ARGUMENTS.iter().map(|argument| argument.name).filter(|name| name.starts_with(PREFIX));
+    let ours = SETTERS.iter().map(|argument| argument.name).filter(|name| name.starts_with(PREFIX));
     let nearest = ours.min_by_key(|name| distance(name, given)).unwrap_or(MENU);
     ConfigError::Unknown { given: given.to_owned(), nearest }
 }

@@ -330,8 +330,12 @@ impl Lines {
         Self(format!("{FIRST_LINE}\n"))
     }
 
-    /// A newline inside a value would be a line of its own; nothing that we carry needs one.
     fn add(&mut self, key: &str, value: impl Display) {
+        self.write(key, &value);
+    }
+
+    /// A newline inside a value would be a line of its own; nothing that we carry needs one.
+    fn write(&mut self, key: &str, value: &dyn Display) {
         let value = value.to_string().replace(['\n', '\r'], " ");
         let _ = writeln!(self.0, "{key} {value}");
     }

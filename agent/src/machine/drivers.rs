@@ -2,12 +2,12 @@
 //! devices in sysfs (modules.alias(5)).
 
 use crate::base::console;
+use crate::base::lock::lock;
 use crate::formats::depmod::Index;
 use crate::formats::{compression, handoff};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::{fs, io};
 
 /// The parents of our modules: those for the target's kernel in an overlay, or those of our initramfs.
@@ -92,11 +92,11 @@ fn load_with_dependencies(dir: &Path, index: &Index, name: &str) {
 /// A driver that fails is tried again whenever devices are looked for, several times a second. The screen
 /// gets its line once.
 fn report_once(line: String) {
-    static REPORTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
+    static REPORTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut reported = lock(&REPORTED);
     if !reported.contains(&line) {
         console::say(&line);
-        reported.insert(line);
+        reported.push(line);
     }
 }
 
