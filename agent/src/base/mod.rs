@@ -6,3 +6,4 @@ pub mod failure;
 pub mod glob;
 pub mod lock;
 pub mod step;
+pub mod thread;

@@ -15,7 +15,7 @@
 //! server is gone that wait has no end, and the server turns the machine off by itself. Hence nothing here
 //! reads the served disk, and every step that may block has a thread of its own or a limit.
 
-use crate::base::console;
+use crate::base::{console, thread};
 use crate::source::Source;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -151,7 +151,7 @@ pub fn watch(source: &Arc<dyn Source>) {
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(work) {
+    if let Err(error) = thread::start(name, work) {
         console::say_loud(&format!("cannot start the thread \"{name}\": {error}"));
     }
 }

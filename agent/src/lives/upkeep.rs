@@ -4,7 +4,7 @@
 //! Each has a thread of its own, apart from those that serve the image: a chore may have to wait for the
 //! very disk that they serve. Files are written to a tmpfs alone.
 
-use crate::base::console;
+use crate::base::{console, thread};
 use crate::formats::eventlog::EventLog;
 use crate::formats::receipt::Receipt;
 use crate::lives::shutdown;
@@ -76,7 +76,7 @@ pub fn for_ever(kept: Kept) -> ! {
 }
 
 fn start(chore: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = std::thread::Builder::new().name(chore.into()).spawn(work) {
+    if let Err(error) = thread::start(chore, work) {
         console::say_loud(&format!("cannot start the thread for the {chore}: {error}"));
     }
 }

@@ -4,6 +4,7 @@
 //! included. So a thread of its own talks to the device, and the caller waits for that thread no longer than
 //! [`BOUND`].
 
+use crate::base::thread;
 use crate::formats::bank::Bank;
 use crate::formats::pcr::Pcr;
 use crate::formats::tpm2::{self, ResponseError};
@@ -128,7 +129,7 @@ impl Chip {
             drop(done);
         };
 
-        std::thread::Builder::new().name("tpm".into()).spawn(work)?;
+        thread::start("tpm", work)?;
         Ok(Self { version, commands: Some(commands), answers, bound })
     }
 

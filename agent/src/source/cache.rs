@@ -7,6 +7,7 @@
 //! a reader goes on with its piece while the rest of the same answer is still arriving.
 
 use crate::base::lock::lock;
+use crate::base::thread;
 use crate::formats::profile::Profile;
 use crate::source::Source;
 use crate::source::fault::SourceError;
@@ -65,7 +66,7 @@ impl<S: Supply> Cache<S> {
         let cache = Self { shared };
         for _ in 0..WORKERS {
             let worker = Arc::clone(&cache.shared);
-            std::thread::Builder::new().name("fetch".into()).spawn(move || worker.work())?;
+            thread::start("fetch", move || worker.work())?;
         }
         Ok(cache)
     }

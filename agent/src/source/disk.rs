@@ -5,8 +5,8 @@
 //! for as long as it is used. Each slot is compared with its digest. Once the disk fails it is not used
 //! any more; how long it may take to fail is up to the kernel.
 
-use crate::base::console;
 use crate::base::lock::lock;
+use crate::base::{console, thread};
 use crate::config::WantedDisk;
 use crate::formats::disk_layout::{Entry, Id, Name, PAGE, Page, SLOT, SUPERBLOCK, Superblock};
 use crate::machine::drivers;
@@ -80,7 +80,7 @@ impl Disk {
             // The caller may have given up.
             let _ = sender.send(path.and_then(|path| Self::open_when_free(&path)));
         };
-        let started = std::thread::Builder::new().name("disk".into()).spawn(look);
+        let started = thread::start("disk", look);
         started.map_err(|error| DiskError::Io { path: SYS_CLASS_BLOCK.into(), error })?;
         found.recv_timeout(FOUND_WITHIN).unwrap_or(Err(DiskError::Silent))
     }

@@ -3,6 +3,7 @@
 //! tried first. A network that is broken for one kind costs that moment, once.
 
 use crate::base::lock::lock;
+use crate::base::thread;
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, mpsc};
@@ -98,7 +99,7 @@ fn race(addresses: &[SocketAddr]) -> Option<SocketAddr> {
             }
         };
         // Without a thread it does not take part.
-        let _ = std::thread::Builder::new().name("eyeballs".into()).spawn(run);
+        let _ = thread::start("eyeballs", run);
     }
     drop(finish);
     line.recv_timeout(RACE).ok()

@@ -5,9 +5,9 @@
 //! wrong bytes is named, and asked again only when there is no other. Without an index pieces cannot be
 //! checked, so a further place is used only where it has the version of the first.
 
-use crate::base::console;
 use crate::base::failure::chain;
 use crate::base::lock::lock;
+use crate::base::{console, thread};
 use crate::formats::index::{Form, Place};
 use crate::formats::pieces::{Pieces, hex};
 use crate::formats::receipt::Report;
@@ -309,7 +309,7 @@ impl Mirrors {
                 // The race may be over: then no receiver is left for the answer.
                 let _ = sender.send(mirrors.run_race(&mirrors.list[number]));
             };
-            if std::thread::Builder::new().name("race".into()).spawn(run).is_err() {
+            if thread::start("race", run).is_err() {
                 return;
             }
         }

@@ -2,6 +2,7 @@
 //! until the end of this one. Pieces in a store are not fetched again.
 
 use crate::base::lock::lock;
+use crate::base::thread;
 use crate::formats::pieces::{Pieces, hex};
 use crate::machine::memfd;
 use crate::source::disk::Disk;
@@ -63,7 +64,7 @@ impl DiskStore {
         let disk = Arc::new(disk);
         let (writer, jobs) = sync_channel((QUEUE / pieces.usual_size()).max(1) as usize);
         let writing = Arc::clone(&disk);
-        std::thread::Builder::new().name("store".into()).spawn(move || write(&writing, &jobs))?;
+        thread::start("store", move || write(&writing, &jobs))?;
         Ok(Self { disk, identity, writer })
     }
 
