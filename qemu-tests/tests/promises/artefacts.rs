@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Limits of the agent: stripped, and packed by `zstd -19`.
-const AGENT_BYTES: u64 = 2_820_000;
-const AGENT_PACKED_BYTES: u64 = 1_290_000;
+const AGENT_BYTES: u64 = 2_850_000;
+const AGENT_PACKED_BYTES: u64 = 1_305_000;
 
 /// Limits of our own kernel, of the initramfs that belongs to it, and of the CD with both.
 const KERNEL_BYTES: u64 = 3_400_000;
