@@ -1,6 +1,6 @@
 //! Patterns with wildcards. Pure.
 //!
-//! [`matches`] takes shell patterns, as depmod's `modules.alias` and our own tables have them: `*`, `?` and
+//! [`matches()`] takes shell patterns, as depmod's `modules.alias` and our own tables have them: `*`, `?` and
 //! `[a-z]`. [`matches_text`] takes text in which `*` alone is special, for patterns that people make of
 //! lines they saw: addresses have `?`, `[` and `]` in them.
 

@@ -62,7 +62,7 @@ pub fn write(path: &Path, kind: Kind, bytes: &[u8]) -> anyhow::Result<()> {
     write_whole(&path, bytes)
 }
 
-/// Fails where [`write`] would refuse to replace `path`: to be asked before long work is done for nothing.
+/// Fails where [`write()`] would refuse to replace `path`: to be asked before long work is done for nothing.
 pub fn ensure_replaceable(path: &Path, kind: Kind) -> anyhow::Result<()> {
     let named = || format!("reading {}", path.display());
     let metadata = match fs::metadata(path) {
@@ -124,7 +124,7 @@ pub fn create_new(path: &Path, mode: u32) -> anyhow::Result<File> {
 }
 
 /// Writes to a new name and then renames, so that a reader sees all of the file or none of it. Makes the
-/// directory. For names that depend on the contents; others are written by [`write`].
+/// directory. For names that depend on the contents; others are written by [`write()`].
 pub fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;

@@ -36,7 +36,7 @@ const IPXE: &str = "inetboot.ipxe";
 /// All of them, the overlay last: one that is whole marks a directory as ours.
 const MADE: [&str; 5] = [KERNEL, INITRD, GRUB, IPXE, OVERLAY];
 
-/// The inputs of [`overlay`].
+/// The inputs of [`overlay()`].
 #[derive(Debug)]
 pub struct Inputs {
     /// Our initramfs, which holds the agent.

@@ -1,7 +1,7 @@
 //! The record of measurements. Whatever decides what runs passes through it before it is used.
 //!
 //! The [`Ledger`] asks a value for its statements ([`Evidence`]), extends the TPM by them
-//! ([`chip`](crate::machine::chip)), writes them into the event log, and only then gives the value back as
+//! (`chip`), writes them into the event log, and only then gives the value back as
 //! [`Measured`]. That type is what the steps of the boot ask for:
 //!
 //! ```

@@ -17,7 +17,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Seals `file`, which [`file`] made, and opens it anew for reading: the kernel refuses to load a file
+    /// Seals `file`, which [`file()`] made, and opens it anew for reading: the kernel refuses to load a file
     /// that is open for writing (`ETXTBSY`).
     pub fn new(file: File) -> io::Result<Self> {
         fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;

@@ -1,5 +1,5 @@
 //! One link: its state and its switch in sysfs (`Documentation/ABI/testing/sysfs-class-net`), its addresses
-//! and routes by [`netlink`](crate::net::netlink).
+//! and routes by `netlink`.
 
 use crate::base::console;
 use crate::config::LinkName;

@@ -3,7 +3,7 @@
 //!
 //! It is small on purpose. The kernel's page cache lies above it; this one only bridges the difference
 //! between the kernel's requests (4 KiB to 1 MiB) and our pieces, and holds what is ahead of the reader.
-//! [`Schedule`] decides; here are the threads. Readers only wait: a few workers do all fetching, so that
+//! `Schedule` decides; here are the threads. Readers only wait: a few workers do all fetching, so that
 //! a reader goes on with its piece while the rest of the same answer is still arriving.
 
 use crate::base::lock::lock;
