@@ -177,7 +177,10 @@ fn serial_line() -> String {
     // libtest names a test's thread after it.
     let test = std::thread::current().name().unwrap_or("serial").replace("::", "-");
     match std::env::var("KEEP_LOGS") {
-        Ok(dir) => format!("stdio,id=serial,logfile={dir}/{test}-{number}.log"),
+        Ok(dir) => {
+            std::fs::create_dir_all(&dir).expect("making the directory of KEEP_LOGS");
+            format!("stdio,id=serial,logfile={dir}/{test}-{number}.log")
+        }
         Err(_) => "stdio,id=serial".into(),
     }
 }
