@@ -9,25 +9,54 @@ use crate::lives::last_words::{self, kernel_arguments};
 use crate::lives::{Life, server, shutdown};
 use crate::person::shell;
 
-/// Answer panics as `life` can.
-pub fn handle(life: Life) {
-    match life {
-        Life::Process1(_) => set_hook(stop),
-        Life::Server => set_hook(rest),
-        Life::Shutdown => set_hook(power_off),
-        Life::Stray => {}
+/// The answer to a panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Say what to do and wait for a person, or restart if `inetboot.onfail=reboot` asks for it.
+    Stop,
+    /// Park the thread for ever.
+    Park,
+    /// Let the process end.
+    End,
+    PowerOff,
+}
+
+impl Answer {
+    fn of(life: Life, is_serving: bool, is_main_thread: bool) -> Self {
+        match life {
+            // Nothing runs on this machine yet.
+            Life::Process1(_) => Self::Stop,
+            // A machine in use never restarts because of one of our threads. The others serve on, unless that
+            // thread held a lock which they need.
+            Life::Server if is_serving => Self::Park,
+            // Process 1 waits for the server, and retries once that has ended.
+            Life::Server => Self::End,
+            Life::Shutdown if is_main_thread => Self::PowerOff,
+            // The main thread waits for the others with a limit.
+            Life::Shutdown => Self::Park,
+            Life::Stray => Self::End,
+        }
     }
 }
 
-fn set_hook(and_then: impl Fn() + Send + Sync + 'static) {
+/// Answers panics of this process, whose life is `life`.
+pub fn handle(life: Life) {
     std::panic::set_hook(Box::new(move |panic| {
         console::say_loud(&format!("a bug in InetBoot: {panic}. Please report it with this line"));
-        and_then();
+        let is_main_thread = std::thread::current().name() == Some("main");
+        match Answer::of(life, server::is_serving(), is_main_thread) {
+            Answer::Stop => stop(),
+            Answer::Park => park(),
+            Answer::End => {}
+            Answer::PowerOff => {
+                shutdown::power_off();
+                park()
+            }
+        }
     }));
 }
 
-/// Nothing runs on this machine yet, so it may restart if that was asked for.
-fn stop() {
+fn stop() -> ! {
     let arguments = cmdline::words(&kernel_arguments());
     if let OnFailure::Reboot(after) = OnFailure::of(&arguments) {
         shell::restart_after(after);
@@ -35,23 +64,28 @@ fn stop() {
     last_words::wait_for_a_person()
 }
 
-/// A machine in use never restarts because of one of our threads. The others serve on, unless that thread
-/// held a lock which they need. Before the image is served, process 1 has to hear of the server's end.
-fn rest() {
-    if !server::is_serving() {
-        return;
-    }
+fn park() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// The machine is going down. A shutdown waits for its threads with a limit, so a parked one cannot stop it.
-fn power_off() {
-    if std::thread::current().name() == Some("main") {
-        shutdown::power_off();
-    }
-    loop {
-        std::thread::park();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lives::Process1;
+
+    /// B9: a panic in the server of a machine in use neither restarts it nor ends the server. Only process 1,
+    /// before anything runs, obeys `inetboot.onfail=reboot`.
+    #[test]
+    fn a_machine_in_use_goes_on() {
+        for is_main_thread in [true, false] {
+            assert_eq!(Answer::of(Life::Server, true, is_main_thread), Answer::Park);
+            assert_eq!(Answer::of(Life::Server, false, is_main_thread), Answer::End);
+            let first = Life::Process1(Process1::First);
+            assert_eq!(Answer::of(first, false, is_main_thread), Answer::Stop);
+        }
+        assert_eq!(Answer::of(Life::Shutdown, false, true), Answer::PowerOff);
+        assert_eq!(Answer::of(Life::Shutdown, false, false), Answer::Park);
     }
 }
