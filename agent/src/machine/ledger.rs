@@ -39,7 +39,7 @@ use std::ops::Deref;
 pub const SYSFS: &str = "/sys/class/tpm/tpm0";
 
 /// The words for a boot that was not measured, on the screen and in the receipt.
-pub const NOT_MEASURED: &str = "not measured";
+const NOT_MEASURED: &str = "not measured";
 
 /// A value that was measured before it is used. Only [`Ledger::measure`] makes it.
 #[derive(Debug)]
@@ -145,21 +145,17 @@ impl Ledger {
     ) -> Result<(), MeasureError> {
         self.place = 0;
         self.policy = policy;
+        if policy == TpmPolicy::Off {
+            return self.rest("inetboot.tpm=off".into());
+        }
         match self.state {
-            // A failed extend is not forgotten meanwhile.
-            State::Failed if policy == TpmPolicy::Off => {
-                return self.rest(State::Failed, "inetboot.tpm=off".into());
-            }
-            _ if policy == TpmPolicy::Off => return self.rest(State::Idle, "inetboot.tpm=off".into()),
-            State::Failed => {
-                return self.rest(State::Failed, "the TPM failed in an earlier attempt".into());
-            }
+            State::Failed => return self.rest("the TPM failed in an earlier attempt".into()),
             State::Measuring(..) => return Ok(()),
             State::Idle => {}
         }
 
         let (chip, banks) = match open() {
-            Err(error) => return self.rest(State::Idle, chain(&error)),
+            Err(error) => return self.rest(chain(&error)),
             Ok(opened) => opened,
         };
         if self.log.is_none() {
@@ -174,24 +170,21 @@ impl Ledger {
                 console::say(&format!("  the event log begins too late: it does not account for {what}"));
             }
             // Nothing was extended: a TPM that is slow to start may answer the next attempt.
-            Err(error) => return self.rest(State::Idle, chain(&error)),
+            Err(error) => return self.rest(chain(&error)),
         }
         Ok(())
     }
 
     /// Continues the record of the life before, whose log is `log`. That has none if it measured nothing.
     pub fn resume(policy: TpmPolicy, log: Option<EventLog>) -> Result<Self, MeasureError> {
-        let log = match (policy, log) {
-            (TpmPolicy::Off, _) => Err("inetboot.tpm=off"),
-            (_, None) => Err("nothing was measured before"),
-            (_, Some(log)) => Ok(log),
+        let idle = |why: &str| {
+            let mut ledger = Self { policy, ..Self::default() };
+            ledger.rest(why.into()).map(|()| ledger)
         };
         let log = match log {
-            Ok(log) => log,
-            Err(why) => {
-                let mut ledger = Self { policy, ..Self::default() };
-                return ledger.rest(State::Idle, why.into()).map(|()| ledger);
-            }
+            _ if policy == TpmPolicy::Off => return idle("inetboot.tpm=off"),
+            None => return idle("nothing was measured before"),
+            Some(log) => log,
         };
 
         // An earlier attempt of this life may have stated something already, behind the other life's.
@@ -202,7 +195,7 @@ impl Ledger {
 
         let mut ledger = Self { policy, log: Some(log), trail, ..Self::default() };
         match open() {
-            Err(error) => ledger.rest(State::Idle, chain(&error))?,
+            Err(error) => ledger.rest(chain(&error))?,
             Ok((chip, banks)) => ledger.state = State::Measuring(chip, banks),
         }
         Ok(ledger)
@@ -243,15 +236,17 @@ impl Ledger {
     fn extend(&mut self, statement: &Statement) -> Result<(), MeasureError> {
         let (State::Measuring(chip, banks), Some(log)) = (&self.state, &mut self.log) else { return Ok(()) };
         if let Err(error) = chip.extend(statement.row().pcr, &statement.digests(banks)) {
-            return self.rest(State::Failed, chain(&error));
+            self.state = State::Failed;
+            return self.rest(chain(&error));
         }
         log.push(statement.event(&log.banks()));
         Ok(())
     }
 
-    /// Stops measuring: the end of this boot where a TPM is required, and a line on the screen elsewhere.
-    fn rest(&mut self, state: State, why: String) -> Result<(), MeasureError> {
-        self.state = state;
+    /// Stops measuring: the end of this boot where a TPM is required, and a line on the screen elsewhere. A
+    /// failed extend is not forgotten.
+    fn rest(&mut self, why: String) -> Result<(), MeasureError> {
+        self.release();
         if self.policy == TpmPolicy::Require {
             return Err(MeasureError::Required(why));
         }
@@ -266,7 +261,7 @@ impl Ledger {
         }
         match self.unaccounted() {
             Ok(what) => self.state(Statement::of_ledger(what.as_deref())),
-            Err(error) => self.rest(State::Idle, chain(&error)),
+            Err(error) => self.rest(chain(&error)),
         }
     }
 
