@@ -5,11 +5,12 @@
 //! prompt. Before `/dev` exists they go to standard output, which the kernel connects to `/dev/console` for
 //! process 1.
 
+use crate::base::lock::lock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// The importance of a line, which is its level in the kernel log after the handover.
@@ -72,7 +73,7 @@ pub fn leave_to_kernel_log() {
 }
 
 fn set(output: Output) {
-    *OUTPUT.lock().unwrap_or_else(PoisonError::into_inner) = output;
+    *lock(&OUTPUT) = output;
 }
 
 /// Prints one line.
@@ -86,7 +87,7 @@ pub fn say_loud(text: &str) {
 }
 
 fn print(weight: Weight, text: &str, newline: bool) {
-    let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut output = lock(&OUTPUT);
     let (end, console_end) = if newline { ("\n", "\r\n") } else { ("", "") };
 
     // An output that cannot be written to must not stop the boot, so errors are ignored.

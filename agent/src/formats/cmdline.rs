@@ -40,8 +40,13 @@ impl Word {
     /// True if a quote is opened and not closed. The kernel takes all that follows for a part of such a word, so
     /// it must not stand before others.
     pub fn has_open_quote(&self) -> bool {
-        self.raw.matches('"').count() % 2 == 1
+        has_open_quote(&self.raw)
     }
+}
+
+/// The same of a word that was not parsed.
+pub fn has_open_quote(word: &str) -> bool {
+    word.matches('"').count() % 2 == 1
 }
 
 /// Removes quotes that enclose the whole text. The kernel keeps inner ones.

@@ -107,7 +107,7 @@ impl Event {
         }
     }
 
-    pub fn kind_name(&self) -> String {
+    fn kind_name(&self) -> String {
         let known = KINDS.iter().find(|(kind, _)| *kind == self.kind);
         known.map_or_else(|| format!("event type {:#x}", self.kind), |(_, name)| (*name).to_owned())
     }

@@ -10,6 +10,7 @@ use crate::formats::eventlog::{EventLog, LogError};
 use crate::formats::handoff::{self, Handoff, HandoffError};
 use crate::formats::receipt::Cost;
 use crate::formats::recipe::Recipe;
+use crate::miniroot::overlay;
 use crate::net::Network;
 use crate::source::Image;
 use crate::source::images::Images;
@@ -93,7 +94,7 @@ pub fn read_log() -> Result<Option<EventLog>, HandoverError> {
 /// Writes `log` to the initrd at `root`, so that a further attempt continues it.
 pub fn write_log(root: &Path, log: &EventLog) -> Result<(), HandoverError> {
     let path = handoff::EVENTLOG_PATH;
-    fs::write(root.join(path.trim_start_matches('/')), log.encode())
+    fs::write(root.join(overlay::inside(path)), log.encode())
         .map_err(|error| HandoverError::Write { path, error })
 }
 

@@ -45,7 +45,7 @@ enum Choice {
 impl Attempts {
     /// No attempt was made yet.
     pub fn new(life: Process1) -> Self {
-        let loader = cmdline::words(&kernel_arguments());
+        let loader = kernel_arguments();
         let given = if life == Process1::Unaided { unaided::arguments(&loader) } else { loader };
         let may_change = life != Process1::Second;
         Self { arguments: given.clone(), given, pause: RETRY_AFTER, may_change }
@@ -133,8 +133,9 @@ impl Attempts {
 }
 
 /// The kernel's command line. Boot loaders pass on any bytes.
-pub fn kernel_arguments() -> String {
-    String::from_utf8_lossy(&std::fs::read("/proc/cmdline").unwrap_or_default()).into_owned()
+pub fn kernel_arguments() -> Vec<Word> {
+    let line = std::fs::read("/proc/cmdline").unwrap_or_default();
+    cmdline::words(&String::from_utf8_lossy(&line))
 }
 
 /// After a bug of ours there is nothing to try, and process 1 must not end.

@@ -21,13 +21,24 @@ pub mod shutdown;
 pub mod unaided;
 pub mod upkeep;
 
+use crate::base::{console, thread};
 use crate::formats::handoff;
 use crate::source::mirrors::Patience;
 use std::path::Path;
 use std::time::Duration;
 
+/// The target's root as the server sees it, from a root of its own: through process 1.
+const TARGET: &str = "/proc/1/root";
+
 /// The waiting time of process 1 for a server that stopped sending. Then the boot starts over.
 const PATIENCE: Patience = Patience::Bounded(Duration::from_secs(120));
+
+/// Starts a thread that no one waits for. Without it the others go on, so a failure is a line on the screen.
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::start(name, work) {
+        console::say_loud(&format!("cannot start the thread \"{name}\": {error}"));
+    }
+}
 
 /// The job of this process. It follows from facts, never from a flag, and is decided once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,6 @@
 
 use crate::base::console;
 use crate::config::OnFailure;
-use crate::formats::cmdline;
 use crate::lives::last_words::{self, kernel_arguments};
 use crate::lives::{Life, server, shutdown};
 use crate::person::shell;
@@ -57,8 +56,7 @@ pub fn handle(life: Life) {
 }
 
 fn stop() -> ! {
-    let arguments = cmdline::words(&kernel_arguments());
-    if let OnFailure::Reboot(after) = OnFailure::of(&arguments) {
+    if let OnFailure::Reboot(after) = OnFailure::of(&kernel_arguments()) {
         shell::restart_after(after);
     }
     last_words::wait_for_a_person()

@@ -13,7 +13,7 @@ use crate::base::failure::{Explain, Failure, chain};
 use crate::base::step::{Journal, Step};
 use crate::formats::handoff;
 use crate::formats::receipt::{Cost, Receipt};
-use crate::lives::{handover, shutdown, upkeep};
+use crate::lives::{TARGET, handover, shutdown, upkeep};
 use crate::machine::ledger::Ledger;
 use crate::machine::{clock, mounts};
 use crate::medium::{self, MediumError};
@@ -39,9 +39,6 @@ pub const READY: &str = "ready";
 
 /// The device that families are told to look for. Nothing uses a loop device before us.
 pub const DEVICE: &str = "/dev/loop0";
-
-/// The initrd, once the server has a root of its own: through process 1.
-const INITRD: &str = "/proc/1/root";
 
 /// The server's root, before it moves there.
 const PRIVATE_ROOT: &str = "/inetboot.d/server";
@@ -112,7 +109,7 @@ pub fn serve() -> Result<Infallible, Failure> {
 
     // The record is complete, and process 1 may go on.
     ledger.close()?;
-    leave_log(&ledger, INITRD);
+    leave_log(&ledger, TARGET);
     let mut receipt = Receipt {
         image: handoff.image,
         image_bytes: handoff.recipe.length,

@@ -15,7 +15,9 @@
 //! server is gone that wait has no end, and the server turns the machine off by itself. Hence nothing here
 //! reads the served disk, and every step that may block has a thread of its own or a limit.
 
-use crate::base::{console, thread};
+use crate::base::console;
+use crate::lives::{TARGET, start_thread};
+use crate::machine::meminfo;
 use crate::source::Source;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -30,7 +32,7 @@ use rustix::system::{RebootCommand, reboot};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -78,8 +80,8 @@ pub const UNITS: [(&str, &str); 6] = [
 const LEAVE_MOUNTED: &str = "# Written by InetBoot: the root file system needs this mount to the end.\n\
                              [Unit]\nDefaultDependencies=no\n";
 
-/// The FIFOs, in the server's view of the target.
-const FIFOS: &str = "/proc/1/root/run/inetboot/shutdown";
+/// The directory of the FIFOs in the target.
+const FIFOS: &str = "run/inetboot/shutdown";
 
 /// The target that every kind of shutdown starts, and its FIFO.
 const ANY: &str = "shutdown";
@@ -125,7 +127,7 @@ const SOON: Duration = Duration::from_millis(20);
 /// Starts the thread that waits for a shutdown, prepares its end, and cuts it short where it is stuck.
 pub fn watch(source: &Arc<dyn Source>) {
     let source = Arc::clone(source);
-    start("shutdown", move || {
+    start_thread("shutdown", move || {
         loop {
             let Some((verb, command)) = next_shutdown() else {
                 std::thread::sleep(LOOK_EVERY);
@@ -133,7 +135,7 @@ pub fn watch(source: &Arc<dyn Source>) {
             };
 
             // The target's file systems are used there, and that may block.
-            start("exit initrd", || {
+            start_thread("exit initrd", || {
                 if let Err(error) = prepare() {
                     console::say(&format!("  the shutdown cannot unmount the root: {error}"));
                 }
@@ -150,18 +152,11 @@ pub fn watch(source: &Arc<dyn Source>) {
     });
 }
 
-fn start(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = thread::start(name, work) {
-        console::say_loud(&format!("cannot start the thread \"{name}\": {error}"));
-    }
-}
-
 /// Waits until systemd closes the FIFOs of one kind of shutdown and removes them; `None` if they are not there,
 /// or come back.
 fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
-    let open = |name: &str| {
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(Path::new(FIFOS).join(name)).ok()
-    };
+    let open =
+        |name: &str| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(fifo(name)).ok();
     let _any = open(ANY)?;
     let fifos = VERBS.iter().map(|(verb, _)| open(verb)).collect::<Option<Vec<File>>>()?;
     let mut polled: Vec<PollFd<'_>> = fifos.iter().map(|fifo| PollFd::new(fifo, PollFlags::IN)).collect();
@@ -181,8 +176,12 @@ fn next_shutdown() -> Option<(&'static str, RebootCommand)> {
     None
 }
 
-fn is_removed(fifo: &str) -> bool {
-    !Path::new(FIFOS).join(fifo).exists()
+fn is_removed(name: &str) -> bool {
+    !fifo(name).exists()
+}
+
+fn fifo(name: &str) -> PathBuf {
+    Path::new(TARGET).join(FIFOS).join(name)
 }
 
 /// Writes what is still in memory for other disks, as far as that ends in time.
@@ -190,7 +189,7 @@ fn write_local_disks() {
     within(LAST_STEPS, || {
         // Remounts whatever is still writable (sysrq.rst). A file system that never answers must not keep
         // this from the others.
-        start("remount", || {
+        start_thread("remount", || {
             let _ = fs::write("/proc/sysrq-trigger", "u");
         });
         rustix::fs::sync();
@@ -222,12 +221,12 @@ fn prepare() -> io::Result<()> {
 /// Waits until a shutdown is held up because the web server is gone; false if it was called off.
 fn is_stuck(source: &dyn Source) -> bool {
     let begun = Instant::now();
-    let (mut stuck_since, mut unwritten) = (None, u64::MAX);
+    let (mut stuck_since, mut unwritten) = (None, meminfo::unwritten());
     while begun.elapsed() < CALLED_OFF && is_removed(ANY) {
         std::thread::sleep(Duration::from_secs(1));
         // A slow local disk that still takes data holds a shutdown up for a good reason.
-        let before = std::mem::replace(&mut unwritten, read_unwritten());
-        if source.trouble().is_none() || !is_disk_awaited() || unwritten < before && before != u64::MAX {
+        let before = std::mem::replace(&mut unwritten, meminfo::unwritten());
+        if source.trouble().is_none() || !is_disk_awaited() || unwritten < before {
             stuck_since = None;
         } else if stuck_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
             return true;
@@ -241,20 +240,6 @@ fn is_stuck(source: &dyn Source) -> bool {
 fn is_disk_awaited() -> bool {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     blocked(&stat) > 0
-}
-
-/// Kilobytes that disks have still to take.
-fn read_unwritten() -> u64 {
-    unwritten(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
-}
-
-/// The sum of `Dirty` and `Writeback` in `/proc/meminfo`, in kilobytes (proc(5)).
-fn unwritten(meminfo: &str) -> u64 {
-    let field = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
-    };
-    field("Dirty:").unwrap_or(0).saturating_add(field("Writeback:").unwrap_or(0))
 }
 
 /// The processes that wait for I/O, of `/proc/stat` (proc(5)).
@@ -335,7 +320,7 @@ fn end_all_others() {
 /// Does `work` in a thread, and waits for its end, but no longer than `limit`.
 fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let (sender, ended) = mpsc::channel();
-    start("last steps", move || {
+    start_thread("last steps", move || {
         work();
         let _ = sender.send(());
     });
@@ -373,12 +358,6 @@ mod tests {
         assert!(fs::read_to_string("/proc/stat").unwrap().contains("\nprocs_blocked "));
     }
 
-    #[test]
-    fn unwritten_data_is_counted() {
-        assert_eq!(unwritten("MemFree: 9 kB\nDirty:   120 kB\nWriteback:  8 kB\nWritebackTmp: 5 kB\n"), 128);
-        assert_eq!(unwritten(""), 0);
-    }
-
     /// Each verb has a FIFO that systemd opens: without one of them no shutdown would be noticed.
     #[test]
     fn every_verb_is_wanted() {
@@ -387,7 +366,6 @@ mod tests {
             assert!(wants.contains(&format!("inetboot@{verb}.socket")), "{verb}");
         }
         let (_, socket) = UNITS[0];
-        let dir = FIFOS.strip_prefix("/proc/1/root").unwrap();
-        assert!(socket.contains(&format!("ListenFIFO={dir}/%i\n")), "{socket}");
+        assert!(socket.contains(&format!("ListenFIFO=/{FIFOS}/%i\n")), "{socket}");
     }
 }

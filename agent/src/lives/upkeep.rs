@@ -4,10 +4,10 @@
 //! Each has a thread of its own, apart from those that serve the image: a chore may have to wait for the
 //! very disk that they serve. Files are written to a tmpfs alone.
 
-use crate::base::{console, thread};
+use crate::base::console;
 use crate::formats::eventlog::EventLog;
 use crate::formats::receipt::Receipt;
-use crate::lives::shutdown;
+use crate::lives::{TARGET, shutdown, start_thread};
 use crate::net::dropins::{self, DropIn};
 use crate::net::{Network, guard, renew};
 use crate::source::Image;
@@ -34,8 +34,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The time in which the target may make a `resolv.conf` of its own.
 const RESOLVER_FOR: Duration = Duration::from_secs(600);
 
-/// The target's root, seen from ours: through process 1.
-const TARGET: &str = "/proc/1/root";
 const RESOLV_CONF: &str = "etc/resolv.conf";
 
 /// The things that are kept up to date.
@@ -61,24 +59,18 @@ pub fn for_ever(kept: Kept) -> ! {
         let network = Arc::clone(&network);
         move || chore(&network, leased)
     };
-    start("lease", with(renew::renew_ipv4));
-    start("lease of IPv6", with(renew::renew_ipv6));
-    start("link", with(|network, _| guard::watch(network)));
-    start("resolver", with(|network, _| provide_resolv_conf(network)));
+    start_thread("lease", with(renew::renew_ipv4));
+    start_thread("lease of IPv6", with(renew::renew_ipv6));
+    start_thread("link", with(|network, _| guard::watch(network)));
+    start_thread("resolver", with(|network, _| provide_resolv_conf(network)));
     if localise {
         let image = image.clone();
-        start("rest of the image", move || {
+        start_thread("rest of the image", move || {
             std::thread::sleep(LOCALISE_AFTER);
             image.localise();
         });
     }
     maintain_files(receipt, &image, log.as_ref(), &network)
-}
-
-fn start(chore: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = thread::start(chore, work) {
-        console::say_loud(&format!("cannot start the thread for the {chore}: {error}"));
-    }
 }
 
 /// Writes the target's initrd a `resolv.conf`: live-boot copies it into a root that has none.

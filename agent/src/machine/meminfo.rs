@@ -19,12 +19,24 @@ impl Memory {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
-        };
-        Some(Self { total: field("MemTotal:")?, available: field("MemAvailable:")? })
+        Some(Self { total: field(text, "MemTotal:")?, available: field(text, "MemAvailable:")? })
     }
+}
+
+/// Bytes that disks have still to take: dirty pages, and those that are being written.
+pub fn unwritten() -> u64 {
+    parse_unwritten(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+fn parse_unwritten(text: &str) -> u64 {
+    let of = |name| field(text, name).unwrap_or(0);
+    of("Dirty:").saturating_add(of("Writeback:"))
+}
+
+/// A figure of the kernel, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -39,5 +51,13 @@ mod tests {
         assert_eq!(Memory::parse("MemTotal: x kB"), None);
         let huge = format!("MemTotal: {} kB\nMemAvailable: 1 kB\n", u64::MAX);
         assert_eq!(Memory::parse(&huge), None);
+    }
+
+    /// Pages that wait for a disk count, and no others.
+    #[test]
+    fn unwritten_data_is_counted() {
+        let text = "MemFree: 9 kB\nDirty:   120 kB\nWriteback:  8 kB\nWritebackTmp: 5 kB\n";
+        assert_eq!(parse_unwritten(text), 128 * 1024);
+        assert_eq!(parse_unwritten(""), 0);
     }
 }

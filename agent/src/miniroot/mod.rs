@@ -24,6 +24,7 @@ use crate::base::failure::Explain;
 use crate::distro::Plan;
 use crate::formats::boot_menu::Program;
 use crate::formats::bzimage::{self, Kernel, NotBootable};
+use crate::formats::cmdline::has_open_quote;
 use crate::formats::compression;
 use crate::formats::statement::{Statement, Sum, Topic};
 use crate::machine::memfd::{self, Sealed};
@@ -208,7 +209,7 @@ impl Limit {
 /// The command line that `plan` starts its kernel with.
 pub fn cmdline(plan: &Plan, limit: Limit) -> Result<CString, MinirootError> {
     // The kernel would take all that follows an open quote for a part of its word.
-    if let Some(word) = plan.words.iter().find(|word| word.matches('"').count() % 2 == 1) {
+    if let Some(word) = plan.words.iter().find(|word| has_open_quote(word)) {
         return Err(MinirootError::OpenQuote { word: word.clone() });
     }
 

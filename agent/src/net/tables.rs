@@ -1,6 +1,7 @@
 //! The kernel's tables of addresses and routes in `/proc/net`.
 
 use crate::formats::lease::Route;
+use crate::formats::pieces::hex;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -43,7 +44,7 @@ fn is_global_in(table: &str, link: &str) -> bool {
 }
 
 fn is_address_in(table: &str, address: Ipv6Addr) -> bool {
-    let text: String = address.octets().iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = hex(&address.octets());
     table.lines().any(|line| line.starts_with(&text))
 }
 
