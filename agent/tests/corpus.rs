@@ -4,8 +4,11 @@
 #[path = "../fuzz/src/targets.rs"]
 mod targets;
 
+#[path = "common/walk.rs"]
+mod walk;
+
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Files of `src/formats` without a target of their own, and the target that reads their values; "" for a
 /// format that is only written.
@@ -21,23 +24,17 @@ const READ_ELSEWHERE: [(&str, &str); 9] = [
     ("version", "handoff"),
 ];
 
-fn formats(dir: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(dir).expect("the sources").flatten() {
-        let path = entry.path();
-        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
-        if path.is_dir() {
-            formats(&path, found);
-        } else if name != "mod" {
-            found.push(name);
-        }
-    }
+/// The names of the files in `src/formats`.
+fn formats() -> Vec<String> {
+    let files = walk::files("src/formats", "rs").into_iter();
+    let name = |path: PathBuf| path.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+    files.map(name).filter(|name| name != "mod").collect()
 }
 
 /// Every codec is fuzzed: each file of `src/formats` has a target of its name, or a row that names one.
 #[test]
 fn targets_of_formats() {
-    let mut files = Vec::new();
-    formats(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/formats"), &mut files);
+    let files = formats();
     assert!(files.len() > 20, "the sources were not found");
     let is_target = |name: &str| targets::TARGETS.iter().any(|(known, _)| *known == name);
 

@@ -1,10 +1,13 @@
 //! Imports run one way. The table below is the architecture: a folder may import the folders above it,
 //! and within a row the folders on its left. `docs/architecture.md` draws the same picture.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/walk.rs"]
+mod walk;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The folders of `src`, lowest first.
 const ROWS: [&[&str]; 8] = [
@@ -33,16 +36,6 @@ const OUTSIDE: [&str; 6] = ["std::fs", "std::net::Tcp", "std::net::Udp", "std::p
 /// Where `folder` stands in [`ROWS`], counted through.
 fn place(folder: &str) -> Option<usize> {
     ROWS.iter().flat_map(|row| row.iter()).position(|name| *name == folder)
-}
-
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        if entry.path().is_dir() {
-            sources(&entry.path(), found);
-        } else {
-            found.push(entry.path());
-        }
-    }
 }
 
 /// `text` without comments, and without the modules that are compiled for tests alone: those may
@@ -119,8 +112,7 @@ fn heads(group: &str) -> Vec<String> {
 #[test]
 fn imports_run_one_way() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
+    let files = walk::files("src", "rs");
     assert!(files.len() > 30, "the sources were not found");
 
     let mut wrong = Vec::new();

@@ -1,5 +1,8 @@
 //! The part of the house's English that a program can check; CONTRIBUTING.md has the rest.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "common/walk.rs"]
+mod walk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,17 +15,6 @@ const NOBODIES: [&str; 3] = ["whoever", "somebody", "nobody"];
 
 /// In an error message, "nobody answered" is what a user would say as well.
 const NOBODIES_ALLOWED: usize = 9;
-
-fn files(dir: &Path, ending: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, ending, found);
-        } else if path.extension().is_some_and(|extension| extension == ending) {
-            found.push(path);
-        }
-    }
-}
 
 fn lines(found: &[PathBuf], wrong: impl Fn(&str) -> bool) -> Vec<String> {
     let mut lines = Vec::new();
@@ -37,8 +29,7 @@ fn lines(found: &[PathBuf], wrong: impl Fn(&str) -> bool) -> Vec<String> {
 /// No line of a doc comment begins with a question word.
 #[test]
 fn doc_comments_name_their_subject() {
-    let mut sources = Vec::new();
-    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "rs", &mut sources);
+    let sources = walk::files("src", "rs");
     assert!(sources.len() > 30, "the sources were not found");
     let wrong = lines(&sources, |line| {
         let first = line.trim_start().strip_prefix("/// ").and_then(|text| text.split([' ', ',']).next());
@@ -50,10 +41,9 @@ fn doc_comments_name_their_subject() {
 /// Sources and pages name the part that acts.
 #[test]
 fn sentences_name_who_acts() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut texts = vec![root.join("../README.md")];
-    files(&root.join("src"), "rs", &mut texts);
-    files(&root.join("docs"), "md", &mut texts);
+    let mut texts = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")];
+    texts.extend(walk::files("src", "rs"));
+    texts.extend(walk::files("docs", "md"));
     let found = lines(&texts, |line| {
         let line = line.to_lowercase();
         line.split(|c: char| !c.is_alphanumeric()).any(|word| NOBODIES.contains(&word))

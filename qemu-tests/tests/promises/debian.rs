@@ -1,7 +1,7 @@
 //! An unmodified Debian live ISO, to its login prompt and beyond. The boot takes long, so that several
 //! promises share it.
 
-use crate::LONG;
+use crate::{LONG, check_budget};
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::web::{IMAGE, Server};
 use qemu_tests::{Opts, boot, dns, images, promise};
@@ -39,12 +39,7 @@ fn debian_boots_and_survives_an_outage() {
         machine.log_in(LONG);
     });
 
-    promise("only a part of the image is fetched", || {
-        let (sent, length) = (server.bytes_sent(), server.length(IMAGE));
-        let percent = sent * 100 / length;
-        println!("login after {:?}, {sent} of {length} bytes ({percent} %)", machine.age());
-        assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
-    });
+    promise("only a part of the image is fetched", || check_budget(&machine, &server, BUDGET_PERCENT));
 
     promise("the distribution's network service runs, and the network works", || {
         machine.run("systemctl is-active networking", LONG);

@@ -2,11 +2,11 @@
 //! leaves our network alone. The makers in `qemu-tests/isos` say what is real about each ISO and what
 //! stands in for something.
 
-use crate::LONG;
+use crate::{LONG, check_budget};
 use qemu_tests::images::{self, Casper, Fedora};
 use qemu_tests::lan::{Lan, Service};
 use qemu_tests::repository::{built, inetbootctl, text};
-use qemu_tests::web::{IMAGE, Server};
+use qemu_tests::web::Server;
 use qemu_tests::{Machine, Opts, boot, dns, promise};
 
 /// The part of the image that a boot may fetch, kernel and initrd included.
@@ -17,16 +17,9 @@ fn log_in(server: &Server, opts: Opts) -> Machine {
     let append = format!("{} {}", server.netdir(), opts.append);
     let mut machine = boot(&Opts { append, ..opts });
     promise("it boots to its login prompt", || machine.log_in(LONG));
-    promise("only a part of the image is fetched", || check_budget(&machine, server));
+    promise("only a part of the image is fetched", || check_budget(&machine, server, BUDGET_PERCENT));
     promise("no read failed", || machine.check_no_read_failed());
     machine
-}
-
-fn check_budget(machine: &Machine, server: &Server) {
-    let (sent, length) = (server.bytes_sent(), server.length(IMAGE));
-    let percent = sent * 100 / length;
-    println!("{sent} of {length} bytes ({percent} %) after {:?}", machine.age());
-    assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
 }
 
 /// A network whose leases last a minute, so that they have to be renewed, and a machine on it.
@@ -111,7 +104,7 @@ fn casper_classic_with_idle_card() {
     promise("the medium check, which would read all of it, is enabled and does not read", || {
         machine.run("systemctl is-system-running --wait; true", LONG);
         assert!(machine.run("systemctl is-enabled casper-md5check", LONG).contains("enabled"));
-        check_budget(&machine, &server);
+        check_budget(&machine, &server, BUDGET_PERCENT);
     });
 }
 

@@ -1,9 +1,9 @@
 //! A Debian live ISO as people have it: made by Debian's live-build, with its own menus, units and drivers.
 //! Most other tests boot idle ones, which are quicker under emulation.
 
-use crate::LONG;
+use crate::{LONG, check_budget};
 use qemu_tests::repository::{run, text};
-use qemu_tests::web::{IMAGE, Server};
+use qemu_tests::web::Server;
 use qemu_tests::{Opts, boot, images, promise};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -44,12 +44,7 @@ fn live_build_iso_boots() {
         machine.expect("login: ", LONG);
     });
 
-    promise("only a part of the image is fetched", || {
-        let (sent, length) = (server.bytes_sent(), server.length(IMAGE));
-        let percent = sent * 100 / length;
-        println!("login prompt after {:?}, {sent} of {length} bytes ({percent} %)", machine.age());
-        assert!(percent < BUDGET_PERCENT, "{percent} % of the image crossed the network");
-    });
+    promise("only a part of the image is fetched", || check_budget(&machine, &server, BUDGET_PERCENT));
 
     promise("live-config's user logs in with the documented password", || {
         machine.type_line("user");
